@@ -1,0 +1,1 @@
+"""What every service stands on. Knows the mesh, storage and money; knows no payment word."""
