@@ -1,8 +1,8 @@
 """Real servers for every test: private ones, or those that the environment names.
 
 No test is skipped for want of a server, and none shares data with another: a test module gets an
-empty database, a key prefix of its own in Redis and a name prefix of its own in RabbitMQ. (A virtual
-host per module would isolate better, but RabbitMQ's tools take seconds to make one.)
+empty database, a key prefix of its own in Redis and a name prefix of its own in RabbitMQ. (A
+virtual host per module would isolate better, but RabbitMQ's tools take seconds to make one.)
 """
 
 from __future__ import annotations

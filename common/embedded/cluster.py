@@ -144,7 +144,7 @@ class Servers:
             self._instance = None
 
     async def kill(self, name: ServerName) -> None:
-        """End a private server as a crash would: SIGKILL to all its processes; waits for the end."""
+        """End a private server as a crash would: SIGKILL to all its processes; waits."""
         await self._process(name).kill()
 
     async def restart(self, name: ServerName) -> None:

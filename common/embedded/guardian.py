@@ -55,10 +55,11 @@ def _die_with_guardian() -> None:
 class Guardian:
     """The loop: requests in, events out, and the end of everything at the end."""
 
-    def __init__(self, connection: socket.socket, owner_pid: int, run_folder: Path) -> None:
+    def __init__(self, connection: socket.socket, owner_pid: int, pid_file: Path) -> None:
         self._connection = connection
         self._owner_pid = owner_pid
-        self._run_folder = run_folder
+        self._pid_file = pid_file
+        self._run_folder = pid_file.parent
         self._children: dict[int, tuple[subprocess.Popen[bytes], str, signal.Signals]] = {}
         self._ending = False
         self._buffer = b""
@@ -74,8 +75,7 @@ class Guardian:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._end)
-        pid_file = self._run_folder / "guardian.pid"
-        process_table.write_pid_file(pid_file, os.getpid())
+        process_table.write_pid_file(self._pid_file, os.getpid())
         while not self._ending and os.getppid() == self._owner_pid:
             ready, _, _ = select.select(
                 [self._connection, wake_read], [], [], _ORPHAN_CHECK_SECONDS
@@ -87,7 +87,7 @@ class Guardian:
             if self._connection in ready:
                 self._receive()
         self._end_children()
-        pid_file.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
 
     def _end(self, *_: object) -> None:
         self._ending = True
@@ -180,9 +180,9 @@ class Guardian:
 
 
 def main() -> None:
-    """Take the socket from standard input; arguments: the owner's pid and the run folder."""
+    """Take the socket from standard input; arguments: owner's pid, run folder, own name."""
     connection = socket.socket(fileno=os.dup(0))
-    Guardian(connection, int(sys.argv[1]), Path(sys.argv[2])).run()
+    Guardian(connection, int(sys.argv[1]), Path(sys.argv[2], f"{sys.argv[3]}.pid")).run()
 
 
 if __name__ == "__main__":

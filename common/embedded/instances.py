@@ -106,7 +106,7 @@ def write_private(path: Path, content: str, mode: int = 0o600) -> None:
 
 
 def take(name: str, *, local_folder: Path = LOCAL_FOLDER, side_by_side: bool = False) -> Instance:
-    """Take the instance of a name, or, `side_by_side`, the first free of NAME, NAME-2, NAME-3 …
+    """Take the instance of a name, or, `side_by_side`, the first free of NAME, NAME-2, NAME-3 ….
 
     Raises:
         InstanceBusyError: another process holds it.

@@ -25,12 +25,12 @@ def end_leftovers(run_folder: Path) -> list[str]:
     Blocking, up to about eight seconds. The caller holds the instance, so none of it is in use.
     """
     ended: list[str] = []
-    guardian_file = run_folder / "guardian.pid"
-    guardian = process_table.read_pid_file(guardian_file)
-    if guardian is not None and guardian.send(signal.SIGTERM):
-        # It ends everything below it in its own good order.
-        process_table.wait_gone(guardian, _GUARDIAN_SECONDS)
-        ended.append("guardian")
+    for path in sorted(run_folder.glob("*guardian.pid"), reverse=True):  # services before servers
+        guardian = process_table.read_pid_file(path)
+        if guardian is not None and guardian.send(signal.SIGTERM):
+            # It ends everything below it in its own good order.
+            process_table.wait_gone(guardian, _GUARDIAN_SECONDS)
+            ended.append(path.stem)
     for path in sorted(run_folder.glob("*.pid")):
         identity = process_table.read_pid_file(path)
         if identity is not None and identity.pid != os.getpid() and path.stem != "owner":

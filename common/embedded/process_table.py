@@ -70,12 +70,12 @@ def identify(pid: int) -> Identity | None:
 def parents() -> dict[int, int]:
     """Pid of the parent, for every process of the machine that is no zombie."""
     found: dict[int, int] = {}
-    for entry in os.listdir(_PROC):
-        if not entry.isdigit():
-            continue
-        fields = _stat(int(entry))
+    with os.scandir(_PROC) as entries:
+        pids = [int(entry.name) for entry in entries if entry.name.isdigit()]
+    for pid in pids:
+        fields = _stat(pid)
         if fields is not None and fields[0] not in ("Z", "X"):
-            found[int(entry)] = int(fields[1])
+            found[pid] = int(fields[1])
     return found
 
 

@@ -90,10 +90,14 @@ class Process:
 
 
 class Guardian:
-    """The asking side of a guardian process; `run_folder` holds its pid files."""
+    """The asking side of a guardian process; `run_folder` holds its pid files.
 
-    def __init__(self, run_folder: Path) -> None:
+    `name` tells the guardians of one run folder apart; it ends in "guardian".
+    """
+
+    def __init__(self, run_folder: Path, name: str = "guardian") -> None:
         self._run_folder = run_folder
+        self._name = name
         self._popen: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reader_task: asyncio.Task[None] | None = None
@@ -105,14 +109,14 @@ class Guardian:
         """Start the guardian process."""
         self._run_folder.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        with theirs, (self._run_folder / "guardian.log").open("ab") as log:
+        with theirs, (self._run_folder / f"{self._name}.log").open("ab") as log:
             # -S: the standard library is enough, and the start takes 15 ms instead of 40.
             self._popen = subprocess.Popen(  # noqa: ASYNC220, S603 - short, and vfork is safe here
                 [
                     *(sys.executable, "-S", "-m", "common.embedded.guardian"),
-                    *(str(os.getpid()), str(self._run_folder)),
+                    *(str(os.getpid()), str(self._run_folder), self._name),
                 ],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=log,
                 stderr=log,
                 cwd=_REPOSITORY,
@@ -121,6 +125,10 @@ class Guardian:
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._reader_task = asyncio.create_task(self._read(reader))
+
+    def is_running(self) -> bool:
+        """Whether the guardian can be asked for anything."""
+        return self._reader_task is not None and not self._reader_task.done()
 
     async def spawn(self, command: Command) -> Process:
         """Start a program.
@@ -147,7 +155,7 @@ class Guardian:
 
     def request(self, message: Mapping[str, object]) -> None:
         """Send one request; a guardian that is gone has ended everything already."""
-        if self._writer is None or self._reader_task is None or self._reader_task.done():
+        if self._writer is None or not self.is_running():
             if message["do"] == "spawn":
                 raise ProcessStartError("the guardian process is not running")
             return
