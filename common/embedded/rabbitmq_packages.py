@@ -50,6 +50,7 @@ def fetch(local_folder: Path) -> bool:
     Raises:
         PackagesError: no package client, no network, or a broken package.
     """
+    local_folder = local_folder.resolve()  # the package client joins paths that are not absolute
     target = local_folder / "rabbitmq"
     mark = target / "complete"
     if mark.exists() and mark.read_text() == _RECIPE:
@@ -104,7 +105,8 @@ def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(  # noqa: S603 - our own commands
         command,
         cwd=folder,
-        env={**os.environ, "LC_ALL": "C.UTF-8", "HOME": str(folder)},
+        # Erlang does not start without a HOME, which a bare container may not set.
+        env={"HOME": str(folder), **os.environ, "LC_ALL": "C.UTF-8"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
