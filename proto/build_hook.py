@@ -138,7 +138,9 @@ def generate(root: Path) -> None:
     sources = sorted(str(path) for path in (proto / "paymesh").rglob("*.proto"))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        googleapis = Path(str(importlib.resources.files("google.api"))).parents[1]
+        # `google.api` may be spread over several folders; the file itself says where it lies.
+        annotations = importlib.import_module("google.api.annotations_pb2")
+        googleapis = Path(str(annotations.__file__)).parents[2]
         full, lean, out = work / "full.binpb", work / "lean.binpb", work / "out"
         out.mkdir()
         run_protoc(
