@@ -1,0 +1,1 @@
+"""PostgreSQL: pools, schemas with roles of their own, migrations, named queries, failures."""

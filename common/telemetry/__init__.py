@@ -1,0 +1,1 @@
+"""OpenTelemetry: set-up, the story's id in baggage, and how context crosses processes."""
