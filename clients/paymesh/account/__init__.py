@@ -26,7 +26,7 @@ def account_id_for(
     platform and the channels (owner: the channel's code) have accounts in every book, named by
     `book`.
     """
-    if len(owner_id) == 30 and owner_id[3:4] == "_":  # noqa: PLR2004 - the form of every id
+    if len(owner_id) == 30 and owner_id[3:4] == "_":
         head = owner_id[4 : 4 + _HEAD_LENGTH]
     else:
         head = "0" * 10 + _ALPHABET[book // 32] + _ALPHABET[book % 32]
