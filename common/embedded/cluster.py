@@ -153,13 +153,13 @@ class Servers:
         await self._stop_one(server)
         await server.start()
 
-    def pause(self, name: ServerName) -> None:
+    async def pause(self, name: ServerName) -> None:
         """Stall a private server (SIGSTOP to all its processes): it keeps its connections."""
-        self._process(name).signal(signal.SIGSTOP, tree=True)
+        await self._process(name).signal(signal.SIGSTOP, tree=True)
 
-    def resume(self, name: ServerName) -> None:
+    async def resume(self, name: ServerName) -> None:
         """Let a stalled server go on."""
-        self._process(name).signal(signal.SIGCONT, tree=True)
+        await self._process(name).signal(signal.SIGCONT, tree=True)
 
     def pid(self, name: ServerName) -> int:
         """The pid of a private server."""

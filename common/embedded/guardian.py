@@ -9,8 +9,8 @@ nothing below can slip away by forking twice. Should the guardian itself be kill
 children get SIGKILL from the kernel (parent-death signal) and the run's process ends the rest.
 
 The protocol is one JSON object a line. Requests: `spawn` (id, name, argv, env, cwd, log,
-stop_signal), `signal` (pid, number, tree). Answers: `spawned` (id, pid), `refused` (id, reason).
-Events: `exited` (pid, status).
+stop_signal), `signal` (id, pid, number, tree). Answers: `spawned` (id, pid), `refused` (id,
+reason), `signalled` (id). Events: `exited` (pid, status).
 """
 
 from __future__ import annotations
@@ -135,13 +135,13 @@ class Guardian:
 
     def _signal(self, request: dict[str, Any]) -> None:
         pid, number = request["pid"], signal.Signals(request["number"])
-        if pid not in self._children:
-            return
-        if request["tree"]:
-            process_table.signal_tree(pid, number)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        if pid in self._children:
+            if request["tree"]:
+                process_table.signal_tree(pid, number)
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self._tell(event="signalled", id=request["id"])
 
     def _reap(self) -> None:
         """Collect what ended, and kill what lost its parent: nobody answers for it any more."""

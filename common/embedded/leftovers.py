@@ -1,7 +1,8 @@
 """Ending what a broken run left: `python3 -m common.embedded.leftovers` is `make stop`.
 
-Works from the pid files alone, and signals a process only when its start time is the one noted, so
-a number that the system has given to another program meanwhile is left in peace.
+Works from the pid files, and signals a process only when its start time is the one noted, so a
+number that the system has given to another program meanwhile is left in peace. What lost its parent
+before it was noted is known by the mark in its environment.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def end_leftovers(run_folder: Path) -> list[str]:
             process_table.wait_gone(identity, _GUARDIAN_SECONDS)
             ended.append(path.stem)
         path.unlink(missing_ok=True)
+    for stray in process_table.marked(f"{run_folder.resolve()}/"):
+        stray.send(signal.SIGKILL)
+        ended.append(f"process {stray.pid}")
     return ended
 
 

@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
+# In the environment of everything that a guardian starts, and so of what that starts in turn: the
+# last trace of where a process belongs when its parent and its guardian have both been killed.
+MARK = "PAYMESH_STARTED_BY"
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,21 @@ def descendants(pid: int) -> list[int]:
         below = children.get(queue.pop(), [])
         found += below
         queue += below
+    return found
+
+
+def marked(prefix: str) -> list[Identity]:
+    """The running processes whose mark begins with `prefix`."""
+    wanted = f"{MARK}={prefix}".encode()
+    found: list[Identity] = []
+    for pid in parents():
+        try:
+            environment = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        except OSError:  # it is gone, or somebody else's
+            continue
+        identity = identify(pid)
+        if identity is not None and any(each.startswith(wanted) for each in environment):
+            found.append(identity)
     return found
 
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.embedded import process_table
 
@@ -62,17 +63,18 @@ class Process:
         """Wait for its end; returns the status."""
         return await asyncio.shield(self._ended)
 
-    def signal(self, number: signal.Signals, *, tree: bool = False) -> None:
-        """Signal the process (and, as `tree`, everything below it); nothing when it has ended."""
+    async def signal(self, number: signal.Signals, *, tree: bool = False) -> None:
+        """Signal the process (as `tree`, everything below it too); nothing when it has ended.
+
+        Returns when the signal has been sent, not when it has worked.
+        """
         if not self._ended.done():
-            self._guardian.request(
-                {"do": "signal", "pid": self.pid, "number": number, "tree": tree}
-            )
+            await self._guardian.signal(self.pid, number, tree=tree)
 
     async def stop(self, timeout_seconds: float) -> int:
         """Ask it to end, wake it if it is stopped, and kill it when the time is over."""
-        self.signal(self.command.stop_signal)
-        self.signal(signal.SIGCONT, tree=True)
+        await self.signal(self.command.stop_signal)
+        await self.signal(signal.SIGCONT, tree=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 return await self.wait()
@@ -80,7 +82,7 @@ class Process:
 
     async def kill(self) -> int:
         """End it and everything below it at once, with SIGKILL."""
-        self.signal(signal.SIGKILL, tree=True)
+        await self.signal(signal.SIGKILL, tree=True)
         return await self.wait()
 
     def ended(self, status: int) -> None:
@@ -98,11 +100,13 @@ class Guardian:
     def __init__(self, run_folder: Path, name: str = "guardian") -> None:
         self._run_folder = run_folder
         self._name = name
+        self._mark = f"{run_folder.resolve()}/{name}/"
         self._popen: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._reader_task: asyncio.Task[None] | None = None
         self._ids = itertools.count(1)
-        self._asked: dict[int, tuple[Command, asyncio.Future[Process]]] = {}
+        self._spawning: dict[int, tuple[Command, asyncio.Future[Process]]] = {}
+        self._signalling: dict[int, asyncio.Future[None]] = {}
         self._processes: dict[int, Process] = {}
 
     async def start(self) -> None:
@@ -138,14 +142,16 @@ class Guardian:
         """
         request_id = next(self._ids)
         future: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
-        self._asked[request_id] = (command, future)
-        self.request(
+        self._spawning[request_id] = (command, future)
+        if not self.is_running():
+            raise ProcessStartError(f"{command.name}: the guardian process is not running")
+        self._send(
             {
                 "do": "spawn",
                 "id": request_id,
                 "name": command.name,
                 "argv": list(command.argv),
-                "env": dict(command.env),
+                "env": {**command.env, process_table.MARK: self._mark},
                 "cwd": None if command.cwd is None else str(command.cwd),
                 "log": str(command.log),
                 "stop_signal": command.stop_signal,
@@ -153,21 +159,27 @@ class Guardian:
         )
         return await future
 
-    def request(self, message: Mapping[str, object]) -> None:
-        """Send one request; a guardian that is gone has ended everything already."""
-        if self._writer is None or not self.is_running():
-            if message["do"] == "spawn":
-                raise ProcessStartError("the guardian process is not running")
-            return
-        self._writer.write(json.dumps(message).encode() + b"\n")
+    async def signal(self, pid: int, number: signal.Signals, *, tree: bool) -> None:
+        """Signal a process that was spawned here; one that has ended is passed over."""
+        if not self.is_running():
+            return  # it has ended everything already
+        request_id = next(self._ids)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._signalling[request_id] = future
+        self._send({"do": "signal", "id": request_id, "pid": pid, "number": number, "tree": tree})
+        await future
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        if self._writer is not None:
+            self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def close(self) -> None:
         """End everything that still runs, and the guardian."""
         if self._writer is not None:
-            self._writer.close()
+            writer, self._writer = self._writer, None
+            writer.close()
             with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-            self._writer = None
+                await writer.wait_closed()
         if self._popen is not None:
             await asyncio.to_thread(self._popen.wait)
             self._popen = None
@@ -186,24 +198,29 @@ class Guardian:
         finally:
             self._guardian_ended()
 
-    def _handle(self, message: dict[str, object]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         event = message["event"]
         if event == "exited":
-            process = self._processes.pop(int(str(message["pid"])), None)
+            process = self._processes.pop(message["pid"], None)
             if process is not None:
-                process.ended(int(str(message["status"])))
-            return
-        command, future = self._asked.pop(int(str(message["id"])))
-        if event == "refused":
+                process.ended(message["status"])
+        elif event == "signalled":
+            signalled = self._signalling.pop(message["id"], None)
+            if signalled is not None and not signalled.done():
+                signalled.set_result(None)
+        elif event == "refused":
+            command, future = self._spawning.pop(message["id"])
             if not future.done():
                 future.set_exception(ProcessStartError(f"{command.name}: {message['reason']}"))
-            return
-        process = Process(self, command, int(str(message["pid"])))
-        self._processes[process.pid] = process
-        if future.cancelled():
-            process.signal(signal.SIGKILL, tree=True)
-        else:
-            future.set_result(process)
+        elif event == "spawned":
+            command, future = self._spawning.pop(message["id"])
+            process = Process(self, command, message["pid"])
+            self._processes[process.pid] = process
+            if not future.done():
+                future.set_result(process)
+            else:  # whoever asked was cancelled meanwhile
+                kill = {"do": "signal", "id": 0, "pid": process.pid, "tree": True}
+                self._send({**kill, "number": signal.SIGKILL})
 
     def _guardian_ended(self) -> None:
         """End what a killed guardian left, and tell everyone who waits."""
@@ -213,7 +230,14 @@ class Guardian:
                 process_table.signal_tree(process.pid, signal.SIGKILL)
             process.ended(-signal.SIGKILL)
         self._processes.clear()
-        for command, future in self._asked.values():
+        if self._writer is not None:  # not closed by us, so not in good order
+            for stray in process_table.marked(self._mark):
+                stray.send(signal.SIGKILL)
+        for command, future in self._spawning.values():
             if not future.done():
                 future.set_exception(ProcessStartError(f"{command.name}: the guardian ended"))
-        self._asked.clear()
+        self._spawning.clear()
+        for signalled in self._signalling.values():
+            if not signalled.done():
+                signalled.set_result(None)
+        self._signalling.clear()

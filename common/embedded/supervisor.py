@@ -130,11 +130,11 @@ class Supervisor:
             await asyncio.gather(*(self._stop_child(slot) for slot in stage))
         await self._guardian.close()
 
-    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal a child, as a fault would; what it ends is started again by its policy."""
         process = self._slots[name].process
         if process is not None:
-            process.signal(number, tree=number in _TREE_SIGNALS)
+            await process.signal(number, tree=number in _TREE_SIGNALS)
 
     def pid(self, name: str) -> int | None:
         """The child's pid; None while it is not running."""
