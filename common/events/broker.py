@@ -1,0 +1,149 @@
+"""One connection to RabbitMQ for a process, opened again by whoever needs it next.
+
+Plain connections, not aio-pika's "robust" ones: relay and consumers must know when a channel is
+lost, because what was in flight on it has to be published or read again by them, not restored
+behind their back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
+from aio_pika.exceptions import AMQPError
+from yarl import URL
+
+EXCHANGE: Final = "paymesh.events"
+UNROUTED: Final = "paymesh.unrouted"
+DEAD: Final = "paymesh.dead"
+
+# A broker that says nothing for so long is gone; found by both sides.
+_HEARTBEAT_SECONDS: Final = 10
+_CONNECT_TIMEOUT_SECONDS: Final = 10.0
+_CLOSE_TIMEOUT_SECONDS: Final = 5.0
+# What nobody listened to is kept for a look and for late subscribers, not for ever.
+_UNROUTED_BYTES_MAX: Final = 256 << 20
+_UNROUTED_TTL_MS: Final = 7 * 24 * 3600 * 1000
+# A message that comes back so often kills its reader each time: set aside by the broker itself.
+_DELIVERY_LIMIT: Final = 20
+
+BROKER_ERRORS: Final = (
+    AMQPError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+    asyncio.InvalidStateError,
+)
+"""What a lost or refusing broker raises; nothing more is known of the call."""
+
+
+class Broker:
+    """A process's way to RabbitMQ; `namespace` begins every exchange and queue."""
+
+    def __init__(self, url: str, *, namespace: str = "", name: str = "paymesh") -> None:
+        self._url = URL(url).update_query(heartbeat=str(_HEARTBEAT_SECONDS), name=name)
+        self._namespace = namespace
+        self._connection: AbstractConnection | None = None
+        self._opening = asyncio.Lock()
+
+    def full_name(self, name: str) -> str:
+        """Return the name of an exchange or queue with the namespace before it."""
+        return f"{self._namespace}{name}"
+
+    async def channel(self, *, publisher_confirms: bool = True) -> AbstractChannel:
+        """Open a channel, connecting first where that is needed; the caller closes it.
+
+        Raises:
+            one of BROKER_ERRORS: the broker cannot be reached; try again later.
+        """
+        async with self._opening:
+            if self._connection is None or self._connection.is_closed:
+                self._connection = await aio_pika.connect(
+                    self._url, timeout=_CONNECT_TIMEOUT_SECONDS
+                )
+        return await self._connection.channel(
+            publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms
+        )
+
+    async def watch(self, channel: AbstractChannel, when_lost: Callable[[], None]) -> None:
+        """Call `when_lost` once the channel is closed, or the broker takes a consumed queue away.
+
+        The second happens when a queue is deleted; the channel lives on and stays silent.
+        """
+        channel.close_callbacks.add(lambda *_: when_lost())
+        underlay: Any = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(lambda _: when_lost())
+
+    async def declare_exchange(self, channel: AbstractChannel) -> AbstractExchange:
+        """Declare the exchange of all events, and the queue of those that nobody listens to.
+
+        Without that queue the broker would confirm an event and drop it.
+        """
+        unrouted = await channel.declare_exchange(
+            self.full_name(UNROUTED), aio_pika.ExchangeType.FANOUT, durable=True
+        )
+        catch_all = await channel.declare_queue(
+            self.full_name(UNROUTED),
+            durable=True,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-max-length-bytes": _UNROUTED_BYTES_MAX,
+                "x-overflow": "drop-head",
+                "x-message-ttl": _UNROUTED_TTL_MS,
+            },
+        )
+        await catch_all.bind(unrouted)
+        return await channel.declare_exchange(
+            self.full_name(EXCHANGE),
+            aio_pika.ExchangeType.TOPIC,
+            durable=True,
+            arguments={"alternate-exchange": unrouted.name},
+        )
+
+    async def declare_queue(
+        self, channel: AbstractChannel, name: str, bindings: tuple[str, ...]
+    ) -> AbstractQueue:
+        """Declare a consumer's queue with its dead-letter queue, and bind it to routing keys.
+
+        Bindings of earlier versions stay; they are taken away by hand, once no version needs them.
+        """
+        exchange = await self.declare_exchange(channel)
+        dead = await channel.declare_exchange(
+            self.full_name(DEAD), aio_pika.ExchangeType.DIRECT, durable=True
+        )
+        full_name = self.full_name(name)
+        graves = await channel.declare_queue(
+            f"{full_name}.dead", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        await graves.bind(dead, routing_key=full_name)
+        queue = await channel.declare_queue(
+            full_name,
+            durable=True,
+            arguments={
+                "x-queue-type": "quorum",
+                "x-delivery-limit": _DELIVERY_LIMIT,
+                "x-dead-letter-exchange": dead.name,
+                "x-dead-letter-routing-key": full_name,
+                # Dead letters are confirmed by their queue before they leave this one, which the
+                # broker offers only where a full queue refuses instead of dropping.
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        )
+        for binding in bindings:
+            await queue.bind(exchange, routing_key=binding)
+        return queue
+
+    async def close(self) -> None:
+        """Close the connection, with whatever is open on it."""
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
+                await connection.close()
+        except BROKER_ERRORS:
+            return
