@@ -112,15 +112,8 @@ class Supervisor:
         try:
             await self._guardian.start()
             for stage in self._stages():
-                async with asyncio.TaskGroup() as group:
-                    for slot in stage:
-                        group.create_task(self._start_child(slot))
-                for slot in stage:
-                    slot.watch = asyncio.create_task(self._watch(slot))
-        except* ProcessStartError as errors:
-            await self.stop()
-            raise ProcessStartError("; ".join(str(each) for each in errors.exceptions)) from None
-        except* BaseException:
+                await self._start_stage(stage)
+        except BaseException:
             await self.stop()
             raise
 
@@ -160,6 +153,19 @@ class Supervisor:
             [slot for slot in slots if slot.child.stage == stage]
             for stage in sorted({slot.child.stage for slot in slots})
         ]
+
+    async def _start_stage(self, stage: list[_Slot]) -> None:
+        starting = [asyncio.create_task(self._start_child(slot)) for slot in stage]
+        try:
+            done, _ = await asyncio.wait(starting, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for each in starting:
+                each.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+        for each in done:
+            each.result()
+        for slot in stage:
+            slot.watch = asyncio.create_task(self._watch(slot))
 
     async def _start_child(self, slot: _Slot) -> None:
         child = slot.child
