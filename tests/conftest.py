@@ -37,7 +37,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 @pytest.fixture(scope="session")
 async def servers() -> AsyncIterator[Servers]:
     """The three servers of this test run; do not break them (see `start_servers`)."""
-    async with Servers("test", fresh=True, side_by_side=True) as started:
+    async with Servers("test", temporary=True, side_by_side=True) as started:
         yield started
 
 
@@ -112,7 +112,7 @@ async def start_servers() -> AsyncIterator[StartServers]:
 
     async def start(*only: str) -> Servers:
         wanted = [name for name in ALL if not only or name in only]
-        one = Servers("fault", private=True, fresh=True, side_by_side=True, only=wanted)
+        one = Servers("fault", private=True, temporary=True, side_by_side=True, only=wanted)
         await one.start()
         started.append(one)
         return one

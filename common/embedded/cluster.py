@@ -38,8 +38,9 @@ class Servers:
     """Private servers, started together, and their addresses; an async context manager.
 
     `instance` names the folder under `.local/`. `private` ignores configured addresses. `fresh`
-    begins without the data of earlier runs. `only` leaves the other servers out, whose addresses
-    are then empty. `side_by_side` takes NAME-2, NAME-3 … when NAME is in use instead of failing.
+    begins without the data of earlier runs; `temporary` does too, and leaves none behind. `only`
+    leaves the other servers out, whose addresses are then empty. `side_by_side` takes NAME-2,
+    NAME-3 … when NAME is in use instead of failing.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Servers:
         *,
         private: bool = False,
         fresh: bool = False,
+        temporary: bool = False,
         only: Collection[ServerName] = ALL,
         side_by_side: bool = False,
         local_folder: Path = instances.LOCAL_FOLDER,
     ) -> None:
         self._name = instance
-        self._fresh = fresh
+        self._fresh = fresh or temporary
+        self._temporary = temporary
         self._side_by_side = side_by_side
         self._local_folder = local_folder
         self._configured: dict[ServerName, str] = {}
@@ -121,7 +124,7 @@ class Servers:
         )
         try:
             if self._fresh:
-                self._instance.wipe("postgres", "redis", "amqp")
+                await asyncio.to_thread(self._instance.wipe, *ALL)
             for tries_left in reversed(range(_START_TRIES)):
                 try:
                     await self._start_all()
@@ -140,6 +143,8 @@ class Servers:
         self._servers.clear()
         await self._close_guardian()
         if self._instance is not None:
+            if self._temporary:
+                await asyncio.to_thread(self._instance.wipe, *ALL)
             self._instance.free()
             self._instance = None
 

@@ -180,9 +180,17 @@ async def test_starting_again_after_a_stop_keeps_data_ports_and_password(tmp_pat
         await connection.close()
 
 
-async def test_starting_where_strangers_listen_takes_other_ports(
-    start_servers: StartServers, tmp_path: Path
-) -> None:
+async def test_stopping_temporary_servers_leaves_no_data(tmp_path: Path) -> None:
+    async with Servers(
+        "gone", private=True, temporary=True, local_folder=tmp_path, only=["redis"]
+    ) as servers:
+        folder = servers.folder
+        assert (folder / "redis").exists()
+    assert not (folder / "redis").exists()
+    assert (folder / "log").exists()
+
+
+async def test_starting_where_strangers_listen_takes_other_ports(tmp_path: Path) -> None:
     """A server that somebody else left on our ports of last time is not taken for ours."""
     async with Servers("stale", private=True, local_folder=tmp_path, only=["redis"]) as servers:
         url = servers.redis_url
