@@ -54,6 +54,8 @@ _DEAD = metrics.counter("paymesh.inbox.dead", "Events given up, for a person to 
 _PARKED_POLL_SECONDS: Final = 1.0
 # A conflict with other transactions is not the batch's fault, but one that never ends is.
 _WHOLE_TRIES_MAX: Final = 5
+# A handler's own trouble (a row not there yet) is often over in seconds; a bug is not in hours.
+_ATTEMPT_BACKOFF: Final = Backoff(first_seconds=1, longest_seconds=300, factor=3)
 # W3C says nothing on links; more of them than this tell nobody anything.
 _LINKS_MAX: Final = 32
 
@@ -98,7 +100,7 @@ class Consumer:
         prefetch: int = 32,
         events_max: int = 1000,
         attempts_max: int = 8,
-        attempt_backoff: Backoff = Backoff(first_seconds=1, longest_seconds=300, factor=3),  # noqa: B008 - frozen
+        attempt_backoff: Backoff = _ATTEMPT_BACKOFF,
         gap_seconds_max: float = 3600,
     ) -> None:
         self.queue = queue

@@ -7,6 +7,7 @@ CREATE TABLE jobs (
     state text NOT NULL DEFAULT 'OPEN' CHECK (state IN ('OPEN', 'DONE', 'PARKED', 'CANCELLED')),
     run_at timestamptz NOT NULL,
     attempts int NOT NULL DEFAULT 0,
+    is_running boolean NOT NULL DEFAULT false,
     lease bigint NOT NULL DEFAULT 0,
     payload jsonb NOT NULL,
     tenant_id text NOT NULL,
