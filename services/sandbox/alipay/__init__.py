@@ -1,0 +1,1 @@
+"""Alipay's open platform, as far as QR payments go: gateway, trades, notifications."""

@@ -1,0 +1,1 @@
+"""UnionPay online (全渠道), back transactions: gateway, transactions, notifications."""
