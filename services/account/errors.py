@@ -1,0 +1,29 @@
+"""Failures of the account service. What a transfer is refused for is no exception but a result."""
+
+from __future__ import annotations
+
+from common.errors import PaymeshError
+
+
+class AccountNotFoundError(PaymeshError):
+    """No account has the id {account_id}."""
+
+    reason = "ACCOUNT_NOT_FOUND"
+
+
+class AccountDiffersError(PaymeshError):
+    """The account {account_id} is open already with another {field}."""
+
+    reason = "ACCOUNT_DIFFERS"
+
+
+class BusinessDateNotLaterError(PaymeshError):
+    """The business date is {business_date} already, and only moves forward."""
+
+    reason = "BUSINESS_DATE_NOT_LATER"
+
+
+class BookMismatchError(PaymeshError):
+    """The accounts of one call are in different books."""
+
+    reason = "BOOK_MISMATCH"

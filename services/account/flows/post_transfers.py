@@ -1,0 +1,309 @@
+"""Book transfers: check, queue, decide under locks, write, commit, answer.
+
+Callers of one process meet in one lane per book. Correctness does not rest on that: any number of
+processes may write, because everything is decided on locked rows and an id can be kept once only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from common.clock import Clock
+from common.coalescer import Coalescer, CoalescerLimits
+from common.db.failures import Failure, classify
+from common.db.pool import Pool
+from common.errors import InternalError, Outcome, PaymeshError
+from common.ids import encode_time
+from services.account.config import AccountSettings
+from services.account.domain.accounts import AccountStatus
+from services.account.domain.decisions import Decision, Snapshot, decide, unclaimed_account_id
+from services.account.domain.requests import RequestRules, book_of_chain
+from services.account.domain.transfers import (
+    Chain,
+    Refusal,
+    Transfer,
+    TransferKind,
+    TransferResult,
+    TransferStatus,
+    first_difference,
+    split_chains,
+)
+from services.account.store.lane import Lane
+from services.account.store.partitions import PartitionKeeper
+
+_log = logging.getLogger(__name__)
+
+Answers = tuple[TransferResult, ...]
+
+# An id is contested when another writer commits it between our read and our write; it is there to
+# be read the next time, so more than twice takes a storm of repeats.
+_CONTESTED_TRIES: Final = 6
+_SHUT: Final = frozenset({AccountStatus.CREDIT_FROZEN, AccountStatus.CLOSED})
+
+
+class IdContestedError(Exception):
+    """Other writers took ids of the batch every time it was tried; it may be tried again."""
+
+
+class Ledger:
+    """Books transfers for all callers of one process."""
+
+    def __init__(self, pool: Pool, clock: Clock, settings: AccountSettings | None = None) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._settings = settings or AccountSettings()
+        self._partitions = PartitionKeeper(pool)
+        self._books: dict[int, _BookPoster] = {}
+
+    async def prepare(self) -> None:
+        """Make the months that ids of now fall into; run at the start and once a day."""
+        await self._partitions.prepare(self._clock.now())
+
+    async def post(
+        self, transfers: Sequence[Transfer], *, may_force: bool = False
+    ) -> list[TransferResult]:
+        """Book transfers; return a result each, in their order, once all is committed.
+
+        Transfers marked `linked` form a chain with the next one: all or none. `may_force` says
+        that the caller was granted to take accounts below their limits.
+
+        Raises:
+            OverloadedError: too much is waiting; nothing was begun.
+            UnavailableError: the database is away; the same ids may be sent again.
+            InternalError: none of the transfers could be written, for a fault of ours.
+        """
+        chains, open_chain = split_chains(transfers)
+        window = timedelta(days=self._settings.id_window_days)
+        rules = RequestRules(self._clock.now(), window=window, may_force=may_force)
+        answers: list[Answers | None] = [self._refuse_invalid(rules, chain) for chain in chains]
+        waiting = [place for place, answer in enumerate(answers) if answer is None]
+        if len(waiting) == 1:  # a lonely call needs no list
+            chain = chains[waiting[0]]
+            answers[waiting[0]] = await self._book(book_of_chain(chain)).submit(chain)
+        elif waiting:
+            posted = await self._post_all([chains[place] for place in waiting])
+            for place, answer in zip(waiting, posted, strict=True):
+                answers[place] = answer
+        results = [result for answer in answers if answer is not None for result in answer]
+        return results + list(_refuse_open(open_chain))
+
+    async def expire(self, expiries: Sequence[Transfer]) -> list[TransferResult]:
+        """Book expiries of holds, made by `expiry_of`: the ledger's own, so not checked again."""
+        if not expiries:
+            return []
+        posted = await self._post_all([(expiry,) for expiry in expiries])
+        return [result for answer in posted for result in answer]
+
+    async def drain(self) -> None:
+        """Take nothing new, answer everything taken, end the sessions."""
+        await asyncio.gather(*(book.close() for book in self._books.values()))
+
+    def _refuse_invalid(self, rules: RequestRules, chain: Chain) -> Answers | None:
+        problem = rules.check_chain(chain)
+        if problem is None and len(chain) > self._settings.chain_transfers_max:
+            rule = f"chains have at most {self._settings.chain_transfers_max} transfers"
+            problem = chain[-1], Refusal("FIELD_INVALID", {"field": "linked", "rule": rule})
+        if problem is None:
+            return None
+        return _refuse_chain(chain, *problem)
+
+    async def _post_all(self, chains: list[Chain]) -> list[Answers]:
+        by_book: dict[int, list[int]] = {}
+        for place, chain in enumerate(chains):
+            by_book.setdefault(book_of_chain(chain), []).append(place)
+        answered = await asyncio.gather(
+            *(
+                self._book(book).submit_all([chains[place] for place in places])
+                for book, places in by_book.items()
+            )
+        )
+        answers: list[Answers | PaymeshError] = [()] * len(chains)
+        for places, of_book in zip(by_book.values(), answered, strict=True):
+            for place, answer in zip(places, of_book, strict=True):
+                answers[place] = answer
+        return _settle_failures(chains, answers)
+
+    def _book(self, book: int) -> _BookPoster:
+        poster = self._books.get(book)
+        if poster is None:
+            settings = self._settings
+            poster = self._books[book] = _BookPoster(
+                Lane(self._pool, book),
+                self._partitions,
+                self._clock,
+                timedelta(days=settings.id_window_days),
+                CoalescerLimits(
+                    batch_weight_max=settings.batch_transfers_max,
+                    queue_weight_max=settings.queue_transfers_max,
+                ),
+                f"ledger book {book}",
+            )
+        return poster
+
+
+class _BookPoster:
+    """The lane of one book: its queue, its session, its flush."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        partitions: PartitionKeeper,
+        clock: Clock,
+        window: timedelta,
+        limits: CoalescerLimits,
+        name: str,
+    ) -> None:
+        self._lane = lane
+        self._partitions = partitions
+        self._clock = clock
+        self._window = window
+        self._coalescer: Coalescer[Chain, Answers] = Coalescer(
+            self._flush,
+            classify=_classify,
+            read_back=self._read_back,
+            weigh=len,
+            limits=limits,
+            name=name,
+        )
+        self.submit = self._coalescer.submit
+        self.submit_all = self._coalescer.submit_all
+
+    async def close(self) -> None:
+        await self._coalescer.drain()
+        await self._lane.close()
+
+    async def _flush(self, chains: Sequence[Chain]) -> Sequence[Answers]:
+        await self._make_months(chains)
+        lane = self._lane
+        reads_first = False
+        for _ in range(_CONTESTED_TRIES):
+            try:
+                await lane.begin()
+                decision, snapshot = await self._decide(chains, reads_first=reads_first)
+                if not decision.stored:
+                    await lane.commit()
+                    return decision.answers
+                if await lane.write(decision, snapshot.now, snapshot.business_date):
+                    await lane.commit()
+                    return decision.answers
+            except BaseException:
+                await lane.abandon()
+                raise
+            # An id was kept already, or another writer took it just now: nothing was folded that
+            # is not undone here, and in a new transaction the id is there to be read.
+            await lane.abandon()
+            reads_first = True
+        raise IdContestedError
+
+    async def _decide(
+        self, chains: Sequence[Chain], *, reads_first: bool
+    ) -> tuple[Decision, Snapshot]:
+        """Lock, read and decide. Ids are read before only where a repeat could go unnoticed.
+
+        A transfer that is kept, booked or refused, meets its first copy when it is inserted. So
+        the usual batch, in which nothing is a repeat, is spared the reading.
+        """
+        lane = self._lane
+        orders = [transfer for chain in chains for transfer in chain]
+        pending_ids = {t.pending_id for t in orders if t.pending_id}
+        holds = await lane.lock_holds(pending_ids) if pending_ids else {}
+        account_ids = {t.debit_account_id for t in orders}
+        account_ids.update(t.credit_account_id for t in orders)
+        for hold in holds.values():
+            account_ids.add(hold.debit_account_id)
+            account_ids.add(hold.credit_account_id)
+        account_ids.discard("")
+        accounts, now, business_date = await lane.lock_accounts(account_ids)
+        shut = {unclaimed_account_id(a) for a in accounts.values() if a.status in _SHUT}
+        if shut - account_ids:
+            more, now, business_date = await lane.lock_accounts(shut - account_ids)
+            accounts.update(more)
+        endless = pending_ids - holds.keys()
+        reads = reads_first or bool(
+            endless - {t.id for t in orders if t.kind == TransferKind.PENDING}
+        )
+        ids = [t.id for t in orders]
+        snapshot = Snapshot(
+            accounts=accounts,
+            holds=holds,
+            fates=await lane.read_fates(list(endless)) if reads else {},
+            existing=await lane.read_transfers(ids) if reads else {},
+            now=now,
+            business_date=business_date,
+            tombstones_from=f"tfr_{encode_time(self._clock.now() - self._window)}",
+        )
+        decision = decide(chains, snapshot)
+        if decision.needs_existing and not reads:
+            return await self._decide(chains, reads_first=True)
+        return decision, snapshot
+
+    async def _make_months(self, chains: Sequence[Chain]) -> None:
+        ids = [t.id for chain in chains for t in chain]
+        ids += [t.pending_id for chain in chains for t in chain if t.pending_id]
+        missing = self._partitions.missing(ids)
+        if missing:
+            await self._partitions.make(missing)
+
+    async def _read_back(self, chains: Sequence[Chain]) -> Sequence[Answers | None]:
+        """After a lost connection: answer the chains that are kept, from their rows."""
+        lane = self._lane
+        try:
+            await lane.begin()
+            stored = await lane.read_transfers([t.id for chain in chains for t in chain])
+        finally:
+            await lane.abandon()
+        answers: list[Answers | None] = []
+        for chain in chains:
+            kept = [stored.get(t.id) for t in chain]
+            is_ours = all(
+                one is not None and first_difference(t, one.transfer) is None
+                for t, one in zip(chain, kept, strict=True)
+            )
+            answers.append(
+                tuple(one.answer(replayed=False) for one in kept if one is not None)
+                if is_ours
+                else None
+            )
+        return answers
+
+
+def _classify(error: Exception) -> Failure | None:
+    return Failure.RETRY_WHOLE if isinstance(error, IdContestedError) else classify(error)
+
+
+def _refuse_chain(chain: Chain, culprit: Transfer, refusal: Refusal) -> Answers:
+    others = Refusal(
+        "LINKED_TRANSFER_FAILED", {"culprit_id": culprit.id, "culprit_reason": refusal.reason}
+    )
+    return tuple(
+        TransferResult(t.id, TransferStatus.INVALID, refusal if t is culprit else others)
+        for t in chain
+    )
+
+
+def _refuse_open(chain: Chain) -> Answers:
+    return _refuse_chain(chain, chain[-1], Refusal("CHAIN_OPEN")) if chain else ()
+
+
+def _settle_failures(chains: list[Chain], answers: list[Answers | PaymeshError]) -> list[Answers]:
+    """Turn what was set aside into results.
+
+    Raises when there is nothing but failures, or when an outcome is unknown: the same ids may then
+    be sent again, and get what was decided.
+    """
+    failures = [answer for answer in answers if isinstance(answer, PaymeshError)]
+    if len(failures) == len(answers) and failures:
+        raise failures[0]
+    settled: list[Answers] = []
+    for chain, answer in zip(chains, answers, strict=True):
+        if not isinstance(answer, PaymeshError):
+            settled.append(answer)
+        elif isinstance(answer, InternalError) and answer.outcome == Outcome.NOT_EXECUTED:
+            settled.append(_refuse_chain(chain, chain[0], Refusal(answer.reason)))
+        else:
+            raise answer
+    return settled

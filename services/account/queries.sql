@@ -1,0 +1,372 @@
+-- Every statement of the account service. Ids compare by bytes, as their columns are declared.
+-- Statements of the posting path are planned once (`force_generic_plan`), so none of them may need
+-- another plan for another size of batch.
+
+-- name: lock_holds
+-- The open holds that a batch posts, voids or expires, locked in the order of their ids. A hold
+-- that another writer ended while this waited is not returned.
+SELECT id, tenant_id, mode, debit_account_id, credit_account_id, currency_code,
+       held_minor, posted_minor, expires_at
+FROM holds
+WHERE book = $1 AND id = ANY($2::text[])
+ORDER BY id
+FOR UPDATE;
+
+-- name: lock_accounts
+-- The business date under a shared lock, then the accounts of a batch locked in the order of their
+-- ids, each with the clock after its lock; one row without an account when there is none.
+WITH day AS MATERIALIZED (
+    SELECT business_date FROM business_dates WHERE book = $1 FOR SHARE
+), locked AS MATERIALIZED (
+    SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
+           may_go_negative, credit_limit_minor, court_frozen_minor,
+           debits_posted_minor, credits_posted_minor,
+           debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+    FROM accounts
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+    FOR UPDATE
+)
+SELECT l.id, l.tenant_id, l.mode, l.owner_id, l.merchant_id, l.kind, l.currency_code,
+       l.normal_side, l.status, l.may_go_negative, l.credit_limit_minor, l.court_frozen_minor,
+       l.debits_posted_minor, l.credits_posted_minor,
+       l.debits_pending_minor, l.credits_pending_minor, l.version, l.created_at, l.updated_at,
+       day.business_date, clock_timestamp() AS now
+FROM day LEFT JOIN locked l ON true;
+
+-- name: read_transfers
+-- What is kept under ids. The bounds let the server pass over months that hold none of them.
+SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
+       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
+       tenant_id, mode, merchant_id, actor,
+       status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
+       debit_version, credit_version
+FROM transfers
+WHERE book = $1 AND id = ANY($2::text[]) AND id >= $3 AND id <= $4;
+
+-- name: read_fates
+-- What became of pending transfers that hold nothing any more: how they ended, or that they never
+-- held anything.
+SELECT pending_id AS id, fate
+FROM resolutions
+WHERE book = $1 AND pending_id = ANY($2::text[]) AND pending_id >= $3 AND pending_id <= $4
+UNION ALL
+SELECT id,
+       CASE WHEN kind <> 'PENDING' THEN 'NOT_PENDING'
+            WHEN debit_account_id = '' THEN 'TOMBSTONE'
+            ELSE 'REFUSED' END
+FROM transfers
+WHERE book = $1 AND id = ANY($2::text[]) AND id >= $3 AND id <= $4
+  AND (kind <> 'PENDING' OR status = 'REFUSED');
+
+-- name: write_batch
+-- Everything that a batch changes, set by set, in one statement. Returns how many transfers were
+-- inserted: fewer than given means that another writer took an id, and nothing may be committed.
+WITH kept AS (
+    INSERT INTO transfers (
+        book, booked_at, business_date,
+        id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
+        keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
+        tenant_id, mode, merchant_id, actor,
+        status, reason, reason_metadata, booked_minor, redirected_to, debit_version, credit_version
+    )
+    SELECT $1, $2, $3, t.*
+    FROM unnest(
+        $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[],
+        $11::boolean[], $12::integer[], $13::boolean[], $14::boolean[], $15::text[], $16::text[],
+        $17::date[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
+        $23::text[], $24::text[], $25::jsonb[], $26::bigint[], $27::text[], $28::bigint[],
+        $29::bigint[]
+    ) AS t
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+), lines AS (
+    INSERT INTO entries (
+        book, booked_at, business_date,
+        account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
+        credits_posted_minor
+    )
+    SELECT $1, $2, $3, e.*
+    FROM unnest(
+        $30::text[], $31::bigint[], $32::text[], $33::boolean[], $34::bigint[], $35::bigint[],
+        $36::bigint[]
+    ) AS e
+), folded AS (
+    UPDATE accounts a
+    SET debits_posted_minor = f.debits_posted, credits_posted_minor = f.credits_posted,
+        debits_pending_minor = f.debits_pending, credits_pending_minor = f.credits_pending,
+        version = f.version, updated_at = $2
+    FROM unnest(
+        $37::text[], $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[], $42::bigint[]
+    ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
+    WHERE a.book = $1 AND a.id = f.id
+)
+SELECT count(*) FROM kept;
+
+-- name: write_holds
+-- What a batch does to holds: opened, lessened by part-posts, ended, and how they ended.
+WITH opened AS (
+    INSERT INTO holds (
+        book, id, tenant_id, mode, debit_account_id, credit_account_id, currency_code,
+        held_minor, posted_minor, expires_at
+    )
+    SELECT $1, h.*
+    FROM unnest(
+        $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+        $10::bigint[], $11::timestamptz[]
+    ) AS h
+), lessened AS (
+    UPDATE holds h
+    SET held_minor = c.held_minor, posted_minor = c.posted_minor
+    FROM unnest($12::text[], $13::bigint[], $14::bigint[]) AS c (id, held_minor, posted_minor)
+    WHERE h.book = $1 AND h.id = c.id
+), ended AS (
+    DELETE FROM holds WHERE book = $1 AND id = ANY($15::text[])
+)
+INSERT INTO resolutions (book, resolved_at, pending_id, fate, resolved_by, posted_minor)
+SELECT $1, $2, r.*
+FROM unnest($16::text[], $17::text[], $18::text[], $19::bigint[]) AS r;
+
+-- name: list_due_holds
+-- Holds whose time is over by the database's clock, the oldest first; to be expired.
+SELECT id, tenant_id, mode, debit_account_id, credit_account_id, currency_code,
+       held_minor, posted_minor, expires_at
+FROM holds
+WHERE book = $1 AND expires_at <= clock_timestamp()
+ORDER BY expires_at
+LIMIT $2;
+
+-- name: insert_accounts
+-- Opens accounts that are not open yet.
+INSERT INTO accounts (
+    book, version, created_at, updated_at, status,
+    id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side,
+    may_go_negative, credit_limit_minor
+)
+SELECT $1, 1, now(), now(), 'NORMAL', a.*
+FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::text[], $10::boolean[], $11::bigint[]
+) AS a (id)
+ORDER BY a.id
+ON CONFLICT DO NOTHING;
+
+-- name: read_accounts
+-- Accounts by id.
+SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
+       may_go_negative, credit_limit_minor, court_frozen_minor,
+       debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+FROM accounts
+WHERE book = $1 AND id = ANY($2::text[]);
+
+-- name: lock_account
+-- One account, to change its status or limits.
+SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
+       may_go_negative, credit_limit_minor, court_frozen_minor,
+       debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+FROM accounts
+WHERE book = $1 AND id = $2
+FOR UPDATE;
+
+-- name: list_accounts_of_owner
+-- The accounts of one owner, in every book.
+SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
+       may_go_negative, credit_limit_minor, court_frozen_minor,
+       debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+FROM accounts
+WHERE owner_id = $1 AND tenant_id = $2 AND mode = $3
+ORDER BY kind, currency_code, id;
+
+-- name: update_account
+-- A new status or new limits of a locked account.
+UPDATE accounts
+SET status = $3, credit_limit_minor = $4, court_frozen_minor = $5, version = version + 1,
+    updated_at = clock_timestamp()
+WHERE book = $1 AND id = $2
+RETURNING version, updated_at;
+
+-- name: insert_account_change
+-- History: what an account's status or limits were and became, by whom and why.
+INSERT INTO account_changes (
+    book, account_id, request_id, version, changed_at, verb, before, after, actor, reason,
+    biz_trace_id
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: find_account_change
+-- The change that a request made, for its repeats.
+SELECT verb, version, after, reason, changed_at
+FROM account_changes
+WHERE book = $1 AND account_id = $2 AND request_id = $3;
+
+-- name: list_account_changes
+-- The history of one account, oldest first.
+SELECT request_id, version, changed_at, verb, before, after, actor, reason, biz_trace_id
+FROM account_changes
+WHERE book = $1 AND account_id = $2
+ORDER BY version;
+
+-- name: list_entries
+-- A page of one account's statement: the lines after a version, oldest first.
+SELECT e.account_id, e.version, e.transfer_id, e.is_debit, e.amount_minor, e.debits_posted_minor,
+       e.credits_posted_minor, e.business_date, e.booked_at, t.movement, t.reference_id,
+       t.biz_trace_id
+FROM (
+    SELECT book, account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
+           credits_posted_minor, business_date, booked_at
+    FROM entries
+    WHERE book = $1 AND account_id = $2 AND version > $3
+    ORDER BY version
+    LIMIT $4
+) e
+JOIN transfers t ON t.book = e.book AND t.id = e.transfer_id
+ORDER BY e.version;
+
+-- name: list_transfers_of_story
+-- The transfers of one story after an id, oldest first.
+SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
+       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
+       tenant_id, mode, merchant_id, actor,
+       status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
+       debit_version, credit_version
+FROM transfers
+WHERE biz_trace_id = $1 AND (booked_at, id) > ($2, $3)
+ORDER BY booked_at, id
+LIMIT $4;
+
+-- name: find_story
+-- The story that a transfer, or the noun that it belongs to, is part of.
+SELECT biz_trace_id
+FROM transfers
+WHERE reference_id = $1
+ORDER BY id
+LIMIT 1;
+
+-- name: list_transfers_by_id
+-- The journal in the order of ids after one, for facts.
+SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
+       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
+       tenant_id, mode, merchant_id, actor,
+       status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
+       debit_version, credit_version
+FROM transfers
+WHERE book = $1 AND id > $2
+ORDER BY id
+LIMIT $3;
+
+-- name: read_business_date
+-- The business date of a book.
+SELECT business_date FROM business_dates WHERE book = $1;
+
+-- name: insert_business_date
+-- The first business date of a book.
+INSERT INTO business_dates (book, business_date, advanced_at, actor)
+VALUES ($1, $2, clock_timestamp(), $3)
+ON CONFLICT DO NOTHING;
+
+-- name: lock_business_date
+-- The business date of a book, so that no posting is under way until it has moved.
+SELECT business_date FROM business_dates WHERE book = $1 FOR UPDATE;
+
+-- name: update_business_date
+-- The business date moves forward.
+UPDATE business_dates
+SET business_date = $2, advanced_at = clock_timestamp(), actor = $3
+WHERE book = $1;
+
+-- name: insert_business_date_change
+-- History of the business date.
+INSERT INTO business_date_changes (book, business_date, previous_date, advanced_at, actor)
+VALUES ($1, $2, $3, clock_timestamp(), $4);
+
+-- name: sum_accounts
+-- The trial balance: all accounts of a world summed by currency and kind.
+SELECT currency_code, kind, normal_side, count(*) AS accounts,
+       sum(debits_posted_minor) AS debits_posted, sum(credits_posted_minor) AS credits_posted,
+       sum(debits_pending_minor) AS debits_pending, sum(credits_pending_minor) AS credits_pending
+FROM accounts
+WHERE tenant_id = $1 AND mode = $2
+GROUP BY currency_code, kind, normal_side
+ORDER BY currency_code, kind;
+
+-- name: find_entry_differences
+-- Accounts whose posted sums are not the sums of their entries.
+SELECT a.id, a.debits_posted_minor, a.credits_posted_minor,
+       coalesce(e.debits, 0) AS entry_debits, coalesce(e.credits, 0) AS entry_credits
+FROM accounts a
+LEFT JOIN (
+    SELECT book, account_id,
+           sum(amount_minor) FILTER (WHERE is_debit) AS debits,
+           sum(amount_minor) FILTER (WHERE NOT is_debit) AS credits
+    FROM entries
+    GROUP BY book, account_id
+) e ON e.book = a.book AND e.account_id = a.id
+WHERE a.debits_posted_minor <> coalesce(e.debits, 0)
+   OR a.credits_posted_minor <> coalesce(e.credits, 0)
+ORDER BY a.id
+LIMIT $1;
+
+-- name: find_running_differences
+-- Accounts whose last entry does not carry their posted sums: a line is missing or out of order.
+SELECT a.id, a.debits_posted_minor, a.credits_posted_minor,
+       l.debits_posted_minor AS entry_debits, l.credits_posted_minor AS entry_credits
+FROM accounts a
+JOIN (
+    SELECT DISTINCT ON (book, account_id) book, account_id, debits_posted_minor,
+           credits_posted_minor
+    FROM entries
+    ORDER BY book, account_id, version DESC
+) l ON l.book = a.book AND l.account_id = a.id
+WHERE a.debits_posted_minor <> l.debits_posted_minor
+   OR a.credits_posted_minor <> l.credits_posted_minor
+ORDER BY a.id
+LIMIT $1;
+
+-- name: find_hold_differences
+-- Accounts whose pending sums are not the sums of their open holds.
+SELECT a.id, a.debits_pending_minor, a.credits_pending_minor,
+       coalesce(d.held, 0) AS held_debits, coalesce(c.held, 0) AS held_credits
+FROM accounts a
+LEFT JOIN (
+    SELECT book, debit_account_id, sum(held_minor) AS held
+    FROM holds GROUP BY book, debit_account_id
+) d ON d.book = a.book AND d.debit_account_id = a.id
+LEFT JOIN (
+    SELECT book, credit_account_id, sum(held_minor) AS held
+    FROM holds GROUP BY book, credit_account_id
+) c ON c.book = a.book AND c.credit_account_id = a.id
+WHERE a.debits_pending_minor <> coalesce(d.held, 0)
+   OR a.credits_pending_minor <> coalesce(c.held, 0)
+ORDER BY a.id
+LIMIT $1;
+
+-- name: find_unbalanced
+-- Worlds and currencies in which debits and credits differ, posted or pending.
+SELECT tenant_id, mode, currency_code,
+       sum(debits_posted_minor) - sum(credits_posted_minor) AS posted_difference,
+       sum(debits_pending_minor) - sum(credits_pending_minor) AS pending_difference
+FROM accounts
+GROUP BY tenant_id, mode, currency_code
+HAVING sum(debits_posted_minor) <> sum(credits_posted_minor)
+    OR sum(debits_pending_minor) <> sum(credits_pending_minor)
+ORDER BY tenant_id, mode, currency_code
+LIMIT $1;
+
+-- name: find_transfer_differences
+-- Booked movements that have not exactly their two lines with the booked amount.
+SELECT t.id, t.booked_minor, count(e.transfer_id) AS lines,
+       coalesce(sum(e.amount_minor), 0) AS entered
+FROM transfers t
+LEFT JOIN entries e ON e.book = t.book AND e.transfer_id = t.id
+WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+GROUP BY t.book, t.id, t.booked_minor
+HAVING count(e.transfer_id) <> 2 OR coalesce(sum(e.amount_minor), 0) <> 2 * t.booked_minor
+ORDER BY t.id
+LIMIT $1;
+
+-- name: count_books
+-- How many accounts and entries there are.
+SELECT (SELECT count(*) FROM accounts) AS accounts, (SELECT count(*) FROM entries) AS entries;

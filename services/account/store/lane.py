@@ -1,0 +1,205 @@
+"""The posting path: one session that locks, reads and writes whole batches.
+
+A lane has a connection of its own, so that it can be given settings for statements over arrays and
+costs no round trip to be lent and returned. A transaction is: lock the holds and then the accounts,
+each in the order of their ids; read what is kept under the ids where that can matter; write
+everything set by set; commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import date, datetime
+from typing import Final
+
+from common.db.pool import Pool
+from common.db.types import Connection
+from services.account.domain.accounts import Account
+from services.account.domain.decisions import Decision
+from services.account.domain.transfers import Fate, Hold, StoredTransfer
+from services.account.store.rows import QUERIES, account_from, hold_from, transfer_from
+
+# A plan made while the tables were empty would read them whole for ever; these statements are all
+# to be answered by keys. Planning them anew for each batch costs more than running them.
+_SESSION: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+
+_LOCK_HOLDS: Final = QUERIES["lock_holds"]
+_LOCK_ACCOUNTS: Final = QUERIES["lock_accounts"]
+_READ_TRANSFERS: Final = QUERIES["read_transfers"]
+_READ_FATES: Final = QUERIES["read_fates"]
+_WRITE_BATCH: Final = QUERIES["write_batch"]
+_WRITE_HOLDS: Final = QUERIES["write_holds"]
+
+
+class BookNotOpenError(Exception):
+    """The book has no business date: `open_book` was not run."""
+
+
+class Lane:
+    """One session for the postings of one book; not to be used by two flushes at once."""
+
+    def __init__(self, pool: Pool, book: int) -> None:
+        self._pool = pool
+        self._book = book
+        self._connection: Connection | None = None
+
+    async def begin(self) -> None:
+        """Begin a transaction, connecting first where there is no session.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: no session is to be had.
+        """
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._pool.connect()
+            await self._connection.execute(_SESSION)
+        await self._connection.execute("BEGIN")
+
+    async def commit(self) -> None:
+        """Commit; when the connection is lost here, only the rows can tell what happened."""
+        await self._session.execute("COMMIT")
+
+    async def abandon(self) -> None:
+        """Roll back, or drop a session in which that is not to be had any more."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if not connection.is_closed():
+            with suppress(Exception):
+                await connection.execute("ROLLBACK")
+                if not connection.is_in_transaction():
+                    self._connection = connection
+                    return
+        connection.terminate()
+
+    async def close(self) -> None:
+        """End the session."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            with suppress(Exception):
+                await connection.close()
+
+    async def lock_holds(self, pending_ids: Iterable[str]) -> dict[str, Hold]:
+        """Lock open holds, in the order of their ids."""
+        rows = await self._session.fetch(_LOCK_HOLDS, self._book, list(pending_ids))
+        return {row["id"]: hold_from(row) for row in rows}
+
+    async def lock_accounts(
+        self, account_ids: Iterable[str]
+    ) -> tuple[dict[str, Account], datetime, date]:
+        """Lock accounts in the order of their ids; also return the clock and the business date.
+
+        Raises:
+            BookNotOpenError: the book has no business date.
+        """
+        rows = await self._session.fetch(_LOCK_ACCOUNTS, self._book, list(account_ids))
+        if not rows:
+            raise BookNotOpenError(f"book {self._book} has no business date")
+        accounts = {row["id"]: account_from(row) for row in rows if row["id"] is not None}
+        last = rows[-1]
+        return accounts, last["now"], last["business_date"]
+
+    async def read_transfers(self, ids: Sequence[str]) -> dict[str, StoredTransfer]:
+        """Read what is kept under ids."""
+        if not ids:
+            return {}
+        rows = await self._session.fetch(_READ_TRANSFERS, self._book, ids, min(ids), max(ids))
+        return {row["id"]: transfer_from(row) for row in rows}
+
+    async def read_fates(self, pending_ids: Sequence[str]) -> dict[str, Fate]:
+        """Read what became of pending transfers that hold nothing any more."""
+        if not pending_ids:
+            return {}
+        rows = await self._session.fetch(
+            _READ_FATES, self._book, pending_ids, min(pending_ids), max(pending_ids)
+        )
+        # A hold that ended is in both parts only when a resolution names it; that one wins.
+        return {row["id"]: Fate(row["fate"]) for row in reversed(rows)}
+
+    async def write(self, decision: Decision, now: datetime, business_date: date) -> bool:
+        """Write all that a batch changes; return False when another writer took one of its ids."""
+        stored = decision.stored
+        orders = [one.transfer for one in stored]
+        entries, folds = decision.entries, decision.folds
+        inserted = await self._session.fetchval(
+            _WRITE_BATCH,
+            self._book,
+            now,
+            business_date,
+            [t.id for t in orders],
+            [t.kind for t in orders],
+            [t.debit_account_id for t in orders],
+            [t.credit_account_id for t in orders],
+            [t.currency_code for t in orders],
+            [t.amount_minor for t in orders],
+            [t.pending_id for t in orders],
+            [t.keep_rest for t in orders],
+            [t.timeout_seconds for t in orders],
+            [t.linked for t in orders],
+            [t.forced for t in orders],
+            [t.movement for t in orders],
+            [t.reference_id for t in orders],
+            [t.value_on for t in orders],
+            [t.biz_trace_id for t in orders],
+            [t.tenant_id for t in orders],
+            [t.mode for t in orders],
+            [t.merchant_id for t in orders],
+            [t.actor for t in orders],
+            [one.status for one in stored],
+            [None if one.refusal is None else one.refusal.reason for one in stored],
+            [None if one.refusal is None else one.refusal.metadata for one in stored],
+            [one.booked_minor for one in stored],
+            [one.redirected_to for one in stored],
+            [one.debit_version for one in stored],
+            [one.credit_version for one in stored],
+            [e.account_id for e in entries],
+            [e.version for e in entries],
+            [e.transfer_id for e in entries],
+            [e.is_debit for e in entries],
+            [e.amount_minor for e in entries],
+            [e.debits_posted_minor for e in entries],
+            [e.credits_posted_minor for e in entries],
+            [f.account.id for f in folds],
+            [f.debits_posted for f in folds],
+            [f.credits_posted for f in folds],
+            [f.debits_pending for f in folds],
+            [f.credits_pending for f in folds],
+            [f.version for f in folds],
+        )
+        if inserted != len(stored):
+            return False
+        if decision.holds_opened or decision.holds_changed or decision.resolutions:
+            await self._write_holds(decision, now)
+        return True
+
+    async def _write_holds(self, decision: Decision, now: datetime) -> None:
+        opened, changed = decision.holds_opened, decision.holds_changed
+        resolutions = decision.resolutions
+        await self._session.execute(
+            _WRITE_HOLDS,
+            self._book,
+            now,
+            [h.id for h in opened],
+            [h.tenant_id for h in opened],
+            [h.mode for h in opened],
+            [h.debit_account_id for h in opened],
+            [h.credit_account_id for h in opened],
+            [h.currency_code for h in opened],
+            [h.held_minor for h in opened],
+            [h.posted_minor for h in opened],
+            [h.expires_at for h in opened],
+            [h.id for h in changed],
+            [h.held_minor for h in changed],
+            [h.posted_minor for h in changed],
+            decision.holds_closed,
+            [r.pending_id for r in resolutions],
+            [r.fate for r in resolutions],
+            [r.resolved_by for r in resolutions],
+            [r.posted_minor for r in resolutions],
+        )
+
+    @property
+    def _session(self) -> Connection:
+        if self._connection is None:
+            raise RuntimeError("no transaction was begun")
+        return self._connection

@@ -1,0 +1,148 @@
+"""Questions to the books: transfers, statements, the journal, trial balance, what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from common.db.pool import Pool
+from services.account.domain.transfers import Hold, StoredTransfer
+from services.account.store.rows import QUERIES, hold_from, transfer_from
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where the first page of a story begins."""
+
+_FINDINGS = (
+    ("find_unbalanced", "debits and credits differ"),
+    ("find_entry_differences", "an account is not the sum of its entries"),
+    ("find_running_differences", "an account's last entry has other sums"),
+    ("find_hold_differences", "an account's pending sums are not its open holds"),
+    ("find_transfer_differences", "a movement has not exactly its two entries"),
+)
+
+
+# The checks read whole tables and join them once: rows of a table that was never analysed must not
+# be looked up one by one. They may take as long as the tables are large.
+_AUDIT_SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL statement_timeout = 0"
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """One entry as an account's statement shows it. Sums are those after it, in minor units."""
+
+    account_id: str
+    version: int
+    transfer_id: str
+    is_debit: bool
+    amount_minor: int
+    debits_posted_minor: int
+    credits_posted_minor: int
+    business_date: date
+    booked_at: datetime
+    movement: str
+    reference_id: str
+    biz_trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalanceLine:
+    """All accounts of one kind and currency, summed, in minor units."""
+
+    currency_code: str
+    kind: str
+    normal_side: str
+    accounts: int
+    debits_posted_minor: int
+    credits_posted_minor: int
+    debits_pending_minor: int
+    credits_pending_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class BooksReport:
+    """What a check of the books found."""
+
+    accounts: int
+    entries: int
+    findings: tuple[str, ...]
+    """In words, with ids and amounts; empty when all fits."""
+
+
+class ReadingStore:
+    """Reads; changes nothing."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def read_transfers(self, book: int, ids: Sequence[str]) -> dict[str, StoredTransfer]:
+        """Read what is kept under ids of one book; unknown ids are left out."""
+        if not ids:
+            return {}
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                QUERIES["read_transfers"], book, list(ids), min(ids), max(ids)
+            )
+        return {row["id"]: transfer_from(row) for row in rows}
+
+    async def list_entries(
+        self, book: int, account_id: str, *, after_version: int = 0, limit: int = 100
+    ) -> list[StatementLine]:
+        """Read a page of a statement, oldest first: the lines after a version of the account."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                QUERIES["list_entries"], book, account_id, after_version, limit
+            )
+        return [StatementLine(*row) for row in rows]
+
+    async def list_transfers_of_story(
+        self, biz_trace_id: str, *, after: tuple[datetime, str] = (EARLIEST, ""), limit: int = 1000
+    ) -> list[StoredTransfer]:
+        """Read the transfers of a story behind one (its `booked_at` and id), oldest first."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                QUERIES["list_transfers_of_story"], biz_trace_id, *after, limit
+            )
+        return [transfer_from(row) for row in rows]
+
+    async def find_story(self, reference_id: str) -> str | None:
+        """Return the story of the noun that transfers belong to, or None."""
+        async with self._pool.acquire() as connection:
+            found = await connection.fetchval(QUERIES["find_story"], reference_id)
+        return None if found is None else str(found)
+
+    async def list_transfers(
+        self, book: int, *, after_id: str = "", limit: int = 1000
+    ) -> list[StoredTransfer]:
+        """Read transfers of a book in the order of their ids, behind one."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(QUERIES["list_transfers_by_id"], book, after_id, limit)
+        return [transfer_from(row) for row in rows]
+
+    async def list_due_holds(self, book: int, limit: int) -> list[Hold]:
+        """Read holds whose time is over by the database's clock, the oldest first."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(QUERIES["list_due_holds"], book, limit)
+        return [hold_from(row) for row in rows]
+
+    async def sum_accounts(self, tenant_id: str, mode: str) -> list[TrialBalanceLine]:
+        """Read the trial balance of one world, in one snapshot."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(QUERIES["sum_accounts"], tenant_id, mode)
+        # Sums of bigint columns are numeric in SQL.
+        return [TrialBalanceLine(*tuple(row)[:3], *map(int, tuple(row)[3:])) for row in rows]
+
+    async def check(self, findings_max: int = 100) -> BooksReport:
+        """Compare accounts, entries, holds and transfers of all books, in one snapshot."""
+        findings: list[str] = []
+        async with self._pool.transaction(isolation="repeatable_read", readonly=True) as connection:
+            await connection.execute(_AUDIT_SESSION)
+            for name, meaning in _FINDINGS:
+                rows = await connection.fetch(QUERIES[name], findings_max)
+                findings += [
+                    f"{meaning}: " + ", ".join(f"{key}={value}" for key, value in row.items())
+                    for row in rows
+                ]
+            counts = await connection.fetchrow(QUERIES["count_books"])
+        accounts, entries = (0, 0) if counts is None else (counts[0], counts[1])
+        return BooksReport(accounts, entries, tuple(findings[:findings_max]))

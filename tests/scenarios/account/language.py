@@ -1,0 +1,317 @@
+"""Scenarios of the ledger as text: what is set up, what is asked, what must come back.
+
+One statement a line; `#` begins a comment.
+
+    account NAME KIND CURRENCY [limit=N] [book=N]   open an account
+    status NAME STATUS                              freeze, unfreeze, close
+    court NAME N                                    freeze an amount by court
+    wait SECONDS                                    let the time of holds pass
+    date YYYY-MM-DD                                 advance the business date
+    ID single|pending DEBIT CREDIT AMOUNT [options] -> EXPECTED
+    ID post PENDING [AMOUNT] [options] -> EXPECTED
+    ID void PENDING [options] -> EXPECTED
+    batch … end                                     the transfers between are one call
+    balance NAME [available=N] [frozen=N] [posted=DEBITS/CREDITS]
+    expire N                                        run the expiry; N holds are given back
+
+Options: linked, forced, ungranted, keep_rest, timeout=N, currency=C, movement=M, reference=R,
+debit=NAME, credit=NAME, tenant=T, age=DAYS (the id is so old), ahead=MINUTES, book=N, malformed,
+value_on=DATE, times=N (so many of them in one call).
+
+EXPECTED is `BOOKED` or `BOOKED=AMOUNT`, or a reason with what its metadata must say (names stand
+for ids), then `replayed` for the answer of an earlier call, `invalid` where nothing is kept under
+the id, `date=DATE` for the business date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from common.ids import ID_LENGTH, derive, encode_time
+from services.account.domain.accounts import (
+    Account,
+    AccountSpec,
+    AccountStatus,
+    platform_account_id,
+)
+from services.account.domain.transfers import (
+    Transfer,
+    TransferKind,
+    TransferResult,
+    TransferStatus,
+)
+
+FOLDER = Path(__file__).parent
+BASE_DATE = date(2026, 1, 1)
+
+
+class Books(Protocol):
+    """A ledger that scenarios can be played on."""
+
+    def now(self) -> datetime:
+        """The clock that ids are made from."""
+        ...
+
+    async def open(self, specs: list[AccountSpec]) -> None:
+        """Open accounts."""
+        ...
+
+    async def post(self, transfers: list[Transfer], *, may_force: bool) -> list[TransferResult]:
+        """Book the transfers of one call."""
+        ...
+
+    async def set_status(self, account_id: str, status: AccountStatus) -> None:
+        """Give an account another status."""
+        ...
+
+    async def freeze_by_court(self, account_id: str, amount_minor: int) -> None:
+        """Freeze an amount."""
+        ...
+
+    async def wait(self, seconds: int) -> None:
+        """Let the time of holds pass."""
+        ...
+
+    async def advance(self, business_date: date) -> None:
+        """Advance the business date."""
+        ...
+
+    async def expire(self) -> int:
+        """Expire what is due."""
+        ...
+
+    async def account(self, account_id: str) -> Account:
+        """Read an account."""
+        ...
+
+
+@dataclass
+class Line:
+    """One statement."""
+
+    number: int
+    words: list[str]
+    options: dict[str, str]
+    expected: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Scenario:
+    """One file."""
+
+    name: str
+    lines: list[Line]
+
+
+def load_scenarios() -> list[Scenario]:
+    """Read all scenarios."""
+    return [
+        Scenario(path.stem, list(_parse(path.read_text(encoding="utf-8"))))
+        for path in sorted(FOLDER.glob("*.txt"))
+    ]
+
+
+def _parse(text: str) -> Iterator[Line]:
+    for number, raw in enumerate(text.splitlines(), start=1):
+        statement, _, expected = raw.partition("#")[0].partition("->")
+        words, options = [], {}
+        for word in statement.split():
+            name, equals, value = word.partition("=")
+            if equals:
+                options[name] = value
+            else:
+                words.append(word)
+        if "times" in options:
+            yield Line(number, ["batch"], {})
+            for place in range(int(options["times"])):
+                yield Line(number, [f"{words[0]}{place}", *words[1:]], {}, expected.split())
+            yield Line(number, ["end"], {})
+        elif words:
+            yield Line(number, words, options, expected.split())
+
+
+class Player:
+    """Plays one scenario on one ledger."""
+
+    def __init__(self, books: Books, salt: str = "") -> None:
+        self._books = books
+        self._salt = salt
+        self._now = books.now()
+        self._currencies: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
+        self.reasons: set[str] = set()
+
+    async def play(self, scenario: Scenario) -> None:
+        """Play all lines; raises AssertionError naming the line that went otherwise."""
+        call: list[Line] | None = None
+        for line in scenario.lines:
+            place = f"{scenario.name}.txt:{line.number}"
+            verb = line.words[0]
+            if verb == "batch":
+                call = []
+            elif verb == "end":
+                assert call is not None, place
+                await self._post(call, scenario.name)
+                call = None
+            elif len(line.words) > 1 and line.words[1] in ("single", "pending", "post", "void"):
+                if call is None:
+                    await self._post([line], scenario.name)
+                else:
+                    call.append(line)
+            else:
+                await self._statement(line, place)
+
+    async def _statement(self, line: Line, place: str) -> None:
+        verb, *words = line.words
+        if verb == "account":
+            name, kind, currency = words
+            book = int(line.options.get("book", "0"))
+            self._currencies[name] = currency
+            self._ids[name] = self._account_id(name, book)
+            limit = int(line.options.get("limit", "0"))
+            if kind == "unclaimed":
+                self._ids[name] = platform_account_id(
+                    kind, currency, tenant_id=self._tenant, mode="LIVE"
+                )
+            spec = AccountSpec(
+                self._ids[name],
+                f"owner-{name}",
+                kind,
+                currency,
+                limit,
+                tenant_id=self._tenant,
+            )
+            await self._books.open([spec])
+        elif verb == "status":
+            await self._books.set_status(self._ids[words[0]], AccountStatus(words[1]))
+        elif verb == "court":
+            await self._books.freeze_by_court(self._ids[words[0]], int(words[1]))
+        elif verb == "wait":
+            await self._books.wait(int(words[0]))
+        elif verb == "date":
+            await self._books.advance(date.fromisoformat(words[0]))
+        elif verb == "expire":
+            assert await self._books.expire() == int(words[0]), place
+        elif verb == "balance":
+            await self._check_balance(line, place)
+        else:
+            raise AssertionError(f"{place}: no statement {verb!r}")
+
+    async def _check_balance(self, line: Line, place: str) -> None:
+        account = await self._books.account(self._ids[line.words[1]])
+        found = {
+            "available": str(account.available_minor),
+            "frozen": str(account.frozen_minor),
+            "posted": f"{account.debits_posted_minor}/{account.credits_posted_minor}",
+        }
+        for name, value in line.options.items():
+            assert found[name] == value, f"{place}: {name} is {found[name]}, not {value}"
+
+    async def _post(self, lines: list[Line], name: str) -> None:
+        transfers = [self._transfer(line) for line in lines]
+        may_force = not any("ungranted" in line.words for line in lines)
+        results = await self._books.post(transfers, may_force=may_force)
+        assert [r.transfer_id for r in results] == [t.id for t in transfers]
+        for line, result in zip(lines, results, strict=True):
+            self._check(line, result, f"{name}.txt:{line.number}")
+
+    def _check(self, line: Line, result: TransferResult, place: str) -> None:
+        verdict, *rest = line.expected
+        verdict, _, amount = verdict.partition("=")
+        got = result.reason or result.status
+        assert got == verdict, f"{place}: {got} {result.refusal}, not {verdict}"
+        if amount:
+            assert result.booked_minor == int(amount), f"{place}: booked {result.booked_minor}"
+        assert result.replayed == ("replayed" in rest), f"{place}: replayed {result.replayed}"
+        if result.status == TransferStatus.INVALID:
+            assert "invalid" in rest or result.reason == "LINKED_TRANSFER_FAILED", (
+                f"{place}: {got} is kept under no id"
+            )
+        else:
+            assert "invalid" not in rest, f"{place}: {got} is kept under the id"
+            assert result.booked_at is not None, place
+        if "date" in dict(word.split("=") for word in rest if "=" in word):
+            wanted = next(word[5:] for word in rest if word.startswith("date="))
+            assert str(result.business_date) == wanted, f"{place}: on {result.business_date}"
+        metadata = {} if result.refusal is None else result.refusal.metadata
+        for word in rest:
+            key, equals, value = word.partition("=")
+            if equals and key != "date":
+                wanted = self._ids.get(value, value)
+                assert metadata.get(key) == wanted, f"{place}: {key} is {metadata.get(key)}"
+        self.reasons.add(result.reason)
+
+    def _transfer(self, line: Line) -> Transfer:
+        name, verb, *words = line.words
+        flags = {"linked", "forced", "ungranted", "keep_rest", "malformed"}
+        parties = [word for word in words if word not in flags]
+        options = line.options
+        transfer_id = self._transfer_id(name, options)
+        if "malformed" in words:
+            transfer_id = transfer_id[:-1]
+        debit, credit, amount, pending = "", "", 0, ""
+        if verb in ("single", "pending"):
+            debit, credit = self._party(parties[0]), self._party(parties[1])
+            amount = int(parties[2])
+            currency = options.get("currency", self._currencies.get(parties[0], "USD"))
+        else:
+            if parties[0] != "-":
+                pending = self._ids.get(parties[0]) or self._transfer_id(parties[0], {})
+            if len(parties) > 1:
+                amount = int(parties[1])
+            currency = options.get("currency", "")
+        if "debit" in options:
+            debit = self._party(options["debit"])
+        if "credit" in options:
+            credit = self._party(options["credit"])
+        value_on = options.get("value_on")
+        return Transfer(
+            id=transfer_id,
+            kind=TransferKind(verb.upper()),
+            debit_account_id=debit,
+            credit_account_id=credit,
+            currency_code=currency,
+            amount_minor=amount,
+            pending_id=pending,
+            keep_rest="keep_rest" in words,
+            timeout_seconds=int(options.get("timeout", "0")),
+            linked="linked" in words,
+            forced="forced" in words,
+            movement=options.get("movement", "test.move"),
+            reference_id=options.get("reference", f"ref-{name}"),
+            value_on=None if value_on is None else date.fromisoformat(value_on),
+            biz_trace_id=f"story-{self._salt}",
+            tenant_id=options.get("tenant", self._tenant),
+            actor="SERVICE:test",
+        )
+
+    @property
+    def _tenant(self) -> str:
+        return f"tenant-{self._salt}"
+
+    def _party(self, name: str) -> str:
+        if name == "-":
+            return ""
+        if name == "crooked":
+            return "acc_x"
+        return self._ids.setdefault(name, self._account_id(name, 0))
+
+    def _account_id(self, name: str, book: int) -> str:
+        return derive("acc", _parent(self._now, book), self._salt, name)
+
+    def _transfer_id(self, name: str, options: dict[str, str]) -> str:
+        at = self._now - timedelta(days=int(options.get("age", "0")))
+        at += timedelta(minutes=int(options.get("ahead", "0")))
+        made = derive("tfr", _parent(at, int(options.get("book", "0"))), self._salt, name)
+        self._ids[name] = made
+        return made
+
+
+def _parent(at: datetime, book: int) -> str:
+    letters = "0123456789abcdefghjkmnpqrstvwxyz"
+    head = encode_time(at.astimezone(UTC)) + letters[book // 32] + letters[book % 32]
+    return ("tst_" + head).ljust(ID_LENGTH, "0")

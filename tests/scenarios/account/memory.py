@@ -1,0 +1,154 @@
+"""A ledger in memory: the domain alone, without a database, for scenarios and simulations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+from services.account.domain.accounts import Account, AccountSpec, AccountStatus
+from services.account.domain.decisions import Decision, Snapshot, decide, expiry_of
+from services.account.domain.kinds import KINDS
+from services.account.domain.requests import RequestRules
+from services.account.domain.transfers import (
+    Chain,
+    Fate,
+    Hold,
+    Refusal,
+    StoredTransfer,
+    Transfer,
+    TransferKind,
+    TransferResult,
+    TransferStatus,
+    split_chains,
+)
+from tests.scenarios.account.language import BASE_DATE
+
+
+class MemoryBooks:
+    """Applies decisions to dictionaries."""
+
+    def __init__(self) -> None:
+        self._now = datetime(2026, 3, 1, tzinfo=UTC)
+        self._date = BASE_DATE
+        self.accounts: dict[str, Account] = {}
+        self.holds: dict[str, Hold] = {}
+        self.fates: dict[str, Fate] = {}
+        self.stored: dict[str, StoredTransfer] = {}
+
+    def now(self) -> datetime:
+        """The clock that ids are made from."""
+        return self._now
+
+    async def open(self, specs: list[AccountSpec]) -> None:
+        """Open accounts."""
+        for spec in specs:
+            kind = KINDS[spec.kind]
+            self.accounts[spec.id] = Account(
+                spec.id,
+                spec.tenant_id,
+                spec.mode,
+                spec.owner_id,
+                spec.merchant_id,
+                spec.kind,
+                spec.currency_code,
+                kind.normal_side,
+                AccountStatus.NORMAL,
+                kind.may_go_negative,
+                spec.credit_limit_minor,
+                0,
+                *(0, 0, 0, 0),
+                1,
+                self._now,
+                self._now,
+            )
+
+    async def post(self, transfers: list[Transfer], *, may_force: bool) -> list[TransferResult]:
+        """Book the transfers of one call."""
+        chains, still_open = split_chains(transfers)
+        rules = RequestRules(self._now, may_force=may_force)
+        answers: list[tuple[TransferResult, ...]] = []
+        for chain in chains:
+            problem = rules.check_chain(chain)
+            answers.append(self._decide(chain) if problem is None else _refuse(chain, *problem))
+        if still_open:
+            answers.append(_refuse(still_open, still_open[-1], Refusal("CHAIN_OPEN")))
+        return [result for answer in answers for result in answer]
+
+    def _decide(self, chain: Chain) -> tuple[TransferResult, ...]:
+        decision = decide(
+            [chain],
+            Snapshot(
+                self.accounts,
+                self.holds,
+                self.fates,
+                self.stored,
+                self._now,
+                self._date,
+                tombstones_from="",
+            ),
+        )
+        self._apply(decision)
+        return decision.answers[0]
+
+    def _apply(self, decision: Decision) -> None:
+        for stored in decision.stored:
+            assert stored.transfer.id not in self.stored
+            self.stored[stored.transfer.id] = stored
+            if stored.transfer.kind == TransferKind.PENDING and not stored.booked_minor:
+                name = "TOMBSTONE" if stored.is_tombstone else "REFUSED"
+                self.fates[stored.transfer.id] = Fate(name)
+        for fold in decision.folds:
+            self.accounts[fold.account.id] = replace(
+                fold.account,
+                debits_posted_minor=fold.debits_posted,
+                credits_posted_minor=fold.credits_posted,
+                debits_pending_minor=fold.debits_pending,
+                credits_pending_minor=fold.credits_pending,
+                version=fold.version,
+            )
+        for hold in (*decision.holds_opened, *decision.holds_changed):
+            self.holds[hold.id] = hold
+        for pending_id in decision.holds_closed:
+            del self.holds[pending_id]
+        for resolution in decision.resolutions:
+            self.fates[resolution.pending_id] = resolution.fate
+
+    async def set_status(self, account_id: str, status: AccountStatus) -> None:
+        """Give an account another status."""
+        self.accounts[account_id] = replace(self.accounts[account_id], status=status)
+
+    async def freeze_by_court(self, account_id: str, amount_minor: int) -> None:
+        """Freeze an amount."""
+        account = self.accounts[account_id]
+        self.accounts[account_id] = replace(account, court_frozen_minor=amount_minor)
+
+    async def wait(self, seconds: int) -> None:
+        """Let the time of holds pass."""
+        for hold in self.holds.values():
+            if hold.expires_at is not None:
+                earlier = hold.expires_at - timedelta(seconds=seconds)
+                self.holds[hold.id] = replace(hold, expires_at=earlier)
+
+    async def advance(self, business_date: date) -> None:
+        """Advance the business date."""
+        self._date = business_date
+
+    async def expire(self) -> int:
+        """Expire what is due."""
+        due = [h for h in self.holds.values() if h.expires_at and h.expires_at <= self._now]
+        results = [self._decide((expiry_of(hold),))[0] for hold in due]
+        return sum(result.status == TransferStatus.BOOKED for result in results)
+
+    async def account(self, account_id: str) -> Account:
+        """Read an account."""
+        return self.accounts[account_id]
+
+
+def _refuse(chain: Chain, culprit: Transfer, refusal: Refusal) -> tuple[TransferResult, ...]:
+    others = Refusal(
+        "LINKED_TRANSFER_FAILED", {"culprit_id": culprit.id, "culprit_reason": refusal.reason}
+    )
+    return tuple(
+        TransferResult(t.id, TransferStatus.INVALID, refusal if t is culprit else others)
+        for t in chain
+    )
