@@ -10,7 +10,6 @@ from typing import Any, Final
 from common.backoff import Backoff
 from common.context import CallContext, Principal
 
-
 # Two seconds, then six … an hour: an outside party's minute of trouble costs a few questions.
 BACKOFF_DEFAULT: Final = Backoff(first_seconds=2, longest_seconds=3600, factor=3)
 
