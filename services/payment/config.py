@@ -1,0 +1,32 @@
+"""Settings of the payment service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from common.settings import PaymeshSettings
+
+
+class PaymentSettings(PaymeshSettings):
+    """Read from `PAYMESH_PAYMENT_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="PAYMESH_PAYMENT_")
+
+    janitor_first_seconds: float = Field(default=30.0, gt=0)
+    """How long a payment may stay open before the other side is asked for the first time."""
+
+    janitor_longest_seconds: float = Field(default=3600.0, gt=0)
+    """Longest pause between two questions; pauses double from the first one up to this."""
+
+    channel_attempts_max: int = Field(default=3, ge=1, le=10)
+    """Channels that are tried for one payment while each surely did not execute."""
+
+    request_life_seconds: float = Field(default=900.0, gt=0)
+    """Longest life of a request at a channel: before that, "not found" is no failure."""
+
+    flush_items_max: int = Field(default=256, ge=1, le=5000)
+    """Most payments written by one transaction."""
+
+    waiting_funds_days: int = Field(default=7, ge=1, le=90)
+    """How long a refund waits until the merchant's balance covers it; then it fails."""

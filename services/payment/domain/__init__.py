@@ -1,0 +1,1 @@
+"""Payments without the world: states, plans, postings and the arithmetic of refunds."""

@@ -1,0 +1,215 @@
+"""A payment and a refund as the flows hold them; immutable, every change is a new value."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from common.ids import derive
+from common.money import Money, returned_fee
+from services.payment.domain.states import (
+    PaymentState,
+    RefundState,
+    check_payment_path,
+    check_refund_path,
+)
+
+BALANCE: Final = "balance"
+"""Adapter name of the channels inside the house: money moves in the ledger alone."""
+
+
+class PaymentForm(enum.StrEnum):
+    """Which of the four movements an instruction is."""
+
+    RECHARGE = "RECHARGE"
+    WITHDRAW = "WITHDRAW"
+    REFUND = "REFUND"
+    TRANSFER = "TRANSFER"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose row it is, as every row keeps it."""
+
+    tenant_id: str
+    mode: str
+    merchant_id: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a payment or refund failed."""
+
+    reason: str
+    """Value name of `ErrorReason`."""
+    decline_code: str = ""
+    raw_code: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """What the payer has to do: show a QR code, follow a redirect, or wait."""
+
+    kind: str
+    """`show_qr`, `redirect` or `wait`."""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What payment needs to know of an order."""
+
+    id: str
+    merchant_id: str
+    type: str
+    state: str
+    amount: Money
+    user_id: str
+    subject: str
+    fee_minor: int
+    fee_returned_on_refund: bool
+    biz_trace_id: str
+    payment_id: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment of an order, by one product."""
+
+    id: str
+    order_id: str
+    owner: Owner
+    product: str
+    form: PaymentForm
+    state: PaymentState
+    amount: Money
+    user_id: str
+    card_id: str
+    bank_code: str
+    order_type: str
+    biz_trace_id: str
+    created_at: datetime
+    expires_at: datetime
+    version: int = 1
+    channel: str = ""
+    channel_reason: str = ""
+    attempt: int = 1
+    """Number of the channel attempt; each has a reference of its own."""
+    risk_verdict: str = ""
+    risk_rules: tuple[str, ...] = ()
+    next_action: NextAction | None = None
+    failure: Failure | None = None
+    fee_minor: int = 0
+    fee_returned_on_refund: bool = False
+    refunded_minor: int = 0
+    refunding_minor: int = 0
+    fee_given_back_minor: int = 0
+    """Fee of every refund that has not failed, in minor units."""
+    business_date: str = ""
+    subject: str = ""
+    request_id: str = ""
+    client_ip: str = ""
+    device_id: str = ""
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether the money moves inside the ledger alone."""
+        return self.channel.startswith(BALANCE)
+
+    @property
+    def attempt_id(self) -> str:
+        """Id of the present attempt; its letters are the reference at the channel."""
+        return derive("att", self.id, "attempt", self.attempt)
+
+    def moved(self, *path: PaymentState, **changes: object) -> Payment:
+        """Return the payment after a path of legal moves; each counts as one version."""
+        check_payment_path((self.state, *path))
+        return replace(self, state=path[-1], version=self.version + len(path), **changes)  # type: ignore[arg-type]
+
+    @property
+    def net_minor(self) -> int:
+        """What the merchant gets, in minor units."""
+        return self.amount.amount_minor - self.fee_minor
+
+    @property
+    def refundable_minor(self) -> int:
+        """What may still be asked back, in minor units."""
+        return self.amount.amount_minor - self.refunded_minor - self.refunding_minor
+
+    def fee_for_refund(self, refund_minor: int) -> int:
+        """Return the fee that goes back with one more refund, in minor units.
+
+        f(all refunds so far, this one too) − what their fees were: the same as f − f in sequence,
+        and exact too when one of several at once fails later.
+        """
+        if not self.fee_returned_on_refund or self.fee_minor == 0:
+            return 0
+        before = self.refunded_minor + self.refunding_minor
+        until = returned_fee(self.fee_minor, self.amount.amount_minor, 0, before + refund_minor)
+        return max(0, min(until - self.fee_given_back_minor, refund_minor))
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """An instruction to give money back on a payment."""
+
+    id: str
+    payment_id: str
+    order_id: str
+    owner: Owner
+    state: RefundState
+    amount: Money
+    fee_returned_minor: int
+    biz_trace_id: str
+    created_at: datetime
+    version: int = 1
+    reason: str = ""
+    attempt: int = 1
+    """Number of the attempt to hold the money; a refused hold burns its ids."""
+    source_kind: str = ""
+    """Kind of the account that the hold is on; empty before one stands."""
+    failure: Failure | None = None
+    business_date: str = ""
+
+    def with_fee(self, fee_returned_minor: int) -> Refund:
+        """Return the refund with the fee that goes back with it, computed once when it is made."""
+        return replace(self, fee_returned_minor=fee_returned_minor)
+
+    def moved(self, *path: RefundState, **changes: object) -> Refund:
+        """Return the refund after a path of legal moves; each counts as one version."""
+        check_refund_path((self.state, *path))
+        return replace(self, state=path[-1], version=self.version + len(path), **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeNews:
+    """What a channel says of a charge."""
+
+    state: str
+    """Name of a `ChargeState`, without its prefix."""
+    received: Money | None = None
+    qr_content: str = ""
+    redirect_url: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What risk says of a payment."""
+
+    verdict: str
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The channels that may carry a payment, best first, each with the reason."""
+
+    candidates: tuple[tuple[str, str], ...]
+    rejections: Mapping[str, str] = field(default_factory=dict)

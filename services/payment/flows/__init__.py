@@ -1,0 +1,1 @@
+"""State-changing verbs of payment, one a file."""

@@ -1,0 +1,42 @@
+"""The janitor's question: what became of a payment that has not ended?
+
+Run by a job at growing intervals, and at once when a channel has news. Asks the other side under
+the ids that were sent, and goes on from the answer; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from services.payment.domain.payments import Payment
+from services.payment.domain.states import PAYMENT_OPEN, PaymentState
+from services.payment.flows.collect_payment import apply_news, collect_from_ledger
+from services.payment.flows.parts import Parts
+from services.payment.flows.settle_payment import give_back, settle
+
+
+async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
+    """Bring a payment as far as it goes now; return it, or None when there is none.
+
+    Raises PaymeshError when a peer cannot be reached: the job comes back.
+    """
+    payment = await parts.store.find_payment(payment_id)
+    if payment is None or payment.state in (PaymentState.SUCCEEDED, PaymentState.RETURNED):
+        return payment
+    if payment.state is PaymentState.RECEIVED:
+        return await settle(parts, payment)
+    if payment.state is PaymentState.RETURNING:
+        return await give_back(parts, payment)
+    if payment.is_internal:
+        if payment.state in PAYMENT_OPEN:
+            await parts.peers.open_platform_accounts(payment)
+            return await collect_from_ledger(parts, payment)
+        return payment
+    if payment.state in PAYMENT_OPEN and payment.expires_at <= parts.clock.now():
+        return await apply_news(parts, payment, await parts.peers.close_charge(payment))
+    return await apply_news(parts, payment, await parts.peers.query_charge(payment))
+
+
+async def close_payment(parts: Parts, payment: Payment) -> Payment:
+    """Close an open payment at its channel; it may turn out to have succeeded."""
+    if payment.is_internal:
+        return await advance_payment(parts, payment.id) or payment
+    return await apply_news(parts, payment, await parts.peers.close_charge(payment))

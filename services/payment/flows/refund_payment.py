@@ -1,0 +1,246 @@
+"""Give money back: cap → hold at the merchant → channel → post, or void.
+
+The cap is taken on the payment's row with the intent. The channel is never called without the hold.
+Every step carries derived ids, so the whole may be repeated from any point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from common.context import CallContext
+from common.errors import IdConflictError, NotFoundError, PaymeshError
+from common.money import Money
+from services.payment.domain.payments import Failure, Owner, Payment, Refund
+from services.payment.domain.postings import (
+    hold_chain,
+    hold_sources,
+    refund_chain,
+    release_chain,
+)
+from services.payment.domain.states import REFUND_ENDED, PaymentState, RefundState
+from services.payment.errors import (
+    CurrencyMismatchError,
+    LedgerRefusedError,
+    OrderNotRefundableError,
+    RefundExceedsPaymentError,
+)
+from services.payment.events import refund_failed, refund_succeeded, refund_waiting
+from services.payment.flows.parts import Parts, call_of
+from services.payment.peers import AccountNames, Refused, reason_of
+from services.payment.store import RefundChange
+
+_log = structlog.get_logger(__name__)
+
+_NO_FUNDS = ("INSUFFICIENT_FUNDS", "ACCOUNT_NOT_FOUND", "ACCOUNT_DEBIT_FROZEN", "ACCOUNT_CLOSED")
+
+
+async def refund_payment(
+    parts: Parts, refund_id: str, payment_id: str, amount: Money, words: str, call: CallContext
+) -> Refund:
+    """Give an amount back; a repeat gets the refund as it is.
+
+    Raises:
+        NotFoundError, OrderNotRefundableError, CurrencyMismatchError, RefundExceedsPaymentError,
+        IdConflictError: nothing was written.
+    """
+    payment = await parts.store.find_payment(payment_id)
+    if payment is None:
+        raise NotFoundError(resource="payment")
+    if amount.currency_code != payment.amount.currency_code:
+        raise CurrencyMismatchError(expected=payment.amount.currency_code, got=amount.currency_code)
+    now = parts.clock.now()
+    draft = Refund(
+        id=refund_id,
+        payment_id=payment.id,
+        order_id=payment.order_id,
+        owner=Owner(
+            payment.owner.tenant_id,
+            payment.owner.mode,
+            payment.owner.merchant_id,
+            call.principal.actor,
+        ),
+        state=RefundState.PENDING,
+        amount=amount,
+        fee_returned_minor=0,
+        biz_trace_id=payment.biz_trace_id,
+        created_at=now,
+        reason=words,
+    )
+    opened = await parts.store.open_refund(draft, call_of(payment), parts.first_question_at(now))
+    if opened is None:
+        raise NotFoundError(resource="payment")
+    payment, refund, is_new = opened
+    if not is_new:
+        if refund is draft:
+            _refuse(payment)
+        return _same_or_conflict(refund, draft)
+    try:
+        return await advance_refund(parts, payment, refund)
+    except PaymeshError as error:
+        _log.warning("refund left open", refund_id=refund.id, reason=reason_of(error))
+        return await parts.store.find_refund(refund.id) or refund
+
+
+def _refuse(payment: Payment) -> None:
+    if payment.state is not PaymentState.SUCCEEDED:
+        raise OrderNotRefundableError(payment_id=payment.id)
+    raise RefundExceedsPaymentError(refundable_minor=payment.refundable_minor)
+
+
+def _same_or_conflict(earlier: Refund, draft: Refund) -> Refund:
+    if earlier.payment_id != draft.payment_id:
+        raise IdConflictError(id=draft.id, field="payment_id")
+    if earlier.amount != draft.amount:
+        raise IdConflictError(id=draft.id, field="amount")
+    return earlier
+
+
+async def advance_refund_by_id(parts: Parts, refund_id: str) -> Refund | None:
+    """Bring a refund as far as it goes now; the janitor's entry."""
+    refund = await parts.store.find_refund(refund_id)
+    if refund is None or refund.state in REFUND_ENDED:
+        return refund
+    payment = await parts.store.find_payment(refund.payment_id)
+    if payment is None:
+        raise NotFoundError(resource="payment")
+    return await advance_refund(parts, payment, refund)
+
+
+async def advance_refund(parts: Parts, payment: Payment, refund: Refund) -> Refund:
+    """Go on from where a refund stands; every step may be repeated."""
+    await parts.peers.open_platform_accounts(payment)
+    if refund.state in (RefundState.PENDING, RefundState.WAITING_FUNDS):
+        held = await _hold(parts, payment, refund)
+        if held is None:
+            return await _wait_for_funds(parts, refund)
+        refund = held
+    if payment.is_internal:
+        return await _complete(parts, payment, refund)
+    if refund.state is RefundState.UNKNOWN:
+        state = await parts.peers.query_refund(refund.id)
+        if state == "NOT_FOUND":
+            # The request never arrived there; the same reference may be sent again.
+            state = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
+    else:
+        state = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
+    if state == "SUCCEEDED":
+        return await _complete(parts, payment, refund)
+    if state == "FAILED":
+        return await _fail(parts, refund, Failure("DECLINED"))
+    return await _leave_unknown(parts, refund)
+
+
+async def _hold(parts: Parts, payment: Payment, refund: Refund) -> Refund | None:
+    """Hold the money on the first source that covers it; None when none does."""
+    for source in hold_sources(payment):
+        chain = hold_chain(payment, refund, source, AccountNames(payment))
+        answer = await parts.peers.post(chain, payment.amount.currency_code)
+        if not isinstance(answer, Refused):
+            after = refund.moved(RefundState.HELD, source_kind=source)
+            return await _save(parts, refund, after, (RefundState.HELD,), f"held on {source}")
+        if answer.reason not in _NO_FUNDS:
+            raise LedgerRefusedError(ledger_reason=answer.reason)
+    return None
+
+
+async def _wait_for_funds(parts: Parts, refund: Refund) -> Refund:
+    """The merchant's balance does not cover it: tried again under new ids, until it expires."""
+    now = parts.clock.now()
+    call = call_of(refund)
+    if now - refund.created_at > timedelta(days=parts.settings.waiting_funds_days):
+        return await _end_failed(parts, refund, Failure("INSUFFICIENT_FUNDS"))
+    if refund.state is RefundState.WAITING_FUNDS:
+        after = replace(refund, attempt=refund.attempt + 1, version=refund.version + 1)
+        path: tuple[RefundState, ...] = ()
+    else:
+        path = (RefundState.WAITING_FUNDS,)
+        after = refund.moved(*path, attempt=refund.attempt + 1)
+    change = RefundChange(
+        refund,
+        after,
+        path,
+        "the merchant's balance does not cover it",
+        call,
+        now,
+        (refund_waiting(after, call, now),) if path else (),
+    )
+    await parts.store.save_refund(change)
+    return await parts.store.find_refund(refund.id) or after
+
+
+async def _complete(parts: Parts, payment: Payment, refund: Refund) -> Refund:
+    """The payer has its money: post the holds and what goes back, in one chain."""
+    chain = refund_chain(payment, refund, AccountNames(payment))
+    answer = await parts.peers.post(chain, payment.amount.currency_code)
+    if isinstance(answer, Refused):
+        raise LedgerRefusedError(ledger_reason=answer.reason)
+    after = refund.moved(RefundState.SUCCEEDED, business_date=answer.business_date)
+    now = parts.clock.now()
+    call = call_of(refund)
+    change = RefundChange(
+        refund,
+        after,
+        (RefundState.SUCCEEDED,),
+        "back with the payer",
+        call,
+        now,
+        (refund_succeeded(after, call, now),),
+    )
+    if await parts.store.save_refund(change):
+        return after
+    return await parts.store.find_refund(refund.id) or after
+
+
+async def _fail(parts: Parts, refund: Refund, failure: Failure) -> Refund:
+    """The channel refused: release the holds first, then the cap."""
+    answer = await parts.peers.post(release_chain(refund), refund.amount.currency_code)
+    if isinstance(answer, Refused):
+        raise LedgerRefusedError(ledger_reason=answer.reason)
+    return await _end_failed(parts, refund, failure)
+
+
+async def _end_failed(parts: Parts, refund: Refund, failure: Failure) -> Refund:
+    now = parts.clock.now()
+    call = call_of(refund)
+    after = refund.moved(RefundState.FAILED, failure=failure)
+    change = RefundChange(
+        refund,
+        after,
+        (RefundState.FAILED,),
+        failure.reason,
+        call,
+        now,
+        (refund_failed(after, call, now),),
+    )
+    if await parts.store.save_refund(change):
+        return after
+    return await parts.store.find_refund(refund.id) or after
+
+
+async def _leave_unknown(parts: Parts, refund: Refund) -> Refund:
+    if refund.state is RefundState.UNKNOWN:
+        return refund
+    after = refund.moved(RefundState.UNKNOWN)
+    return await _save(parts, refund, after, (RefundState.UNKNOWN,), "the channel works on it")
+
+
+async def _save(
+    parts: Parts, before: Refund, after: Refund, path: tuple[RefundState, ...], reason: str
+) -> Refund:
+    now = parts.clock.now()
+    change = RefundChange(
+        before,
+        after,
+        path,
+        reason,
+        call_of(before),
+        now,
+    )
+    if await parts.store.save_refund(change):
+        return after
+    found = await parts.store.find_refund(before.id)
+    return found if found is not None else after

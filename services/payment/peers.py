@@ -1,0 +1,364 @@
+"""Calls to other services, in and out as domain types.
+
+Every mutation carries an id that was stored before, so each of these may be repeated after a crash.
+Failures arrive as PaymeshError with their outcome; a decline and a refusal for funds are answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import Channel
+from paymesh.account import PLATFORM_OWNER, account_id_for
+from paymesh.account.v1 import (
+    TRANSFER_STATUS_BOOKED,
+    AccountServiceStub,
+    AccountSpec,
+    CreateTransfersRequest,
+    OpenAccountsRequest,
+    TransferKind,
+    TransferSpec,
+)
+from paymesh.channel.v1 import (
+    ChannelRefundState,
+    ChannelServiceStub,
+    Charge,
+    ChargeRequest,
+    ChargeState,
+    CloseChargeRequest,
+    QueryChargeRequest,
+    QueryRefundRequest,
+    RefundRequest,
+)
+from paymesh.risk.v1 import (
+    AssessActionRequest,
+    ResolveReservationRequest,
+    RiskServiceStub,
+    Verdict,
+)
+from paymesh.routing.v1 import ChooseChannelRequest, RoutingServiceStub
+from paymesh.trade.v1 import (
+    ClaimOrderRequest,
+    FeeReturnPolicy,
+    GetOrderRequest,
+    OrderState,
+    TradeServiceStub,
+)
+from paymesh.type.v1 import Money as MoneyMessage
+
+from common.errors import Outcome, PaymeshError, RemoteError
+from common.ids import channel_reference, derive
+from common.money import Money
+from services.payment.domain.payments import (
+    Assessment,
+    ChargeNews,
+    Failure,
+    Order,
+    Payment,
+    Route,
+)
+from services.payment.domain.postings import Chain
+
+# Account kinds of the platform that a payment or refund touches.
+_PLATFORM_KINDS: Final = ("payment_transit", "refund_transit", "platform_fee", "suspense")
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """The ledger booked a chain, now or before."""
+
+    business_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The ledger refused a chain for ever; nothing of it is booked."""
+
+    reason: str
+
+
+def reason_of(error: PaymeshError) -> str:
+    """Return the reason of a failed call, whoever said it."""
+    return error.remote_reason if isinstance(error, RemoteError) else error.reason
+
+
+class Peers:
+    """The services that payment calls."""
+
+    def __init__(
+        self, *, trade: Channel, routing: Channel, risk: Channel, account: Channel, channel: Channel
+    ) -> None:
+        self._trade = TradeServiceStub(trade)
+        self._routing = RoutingServiceStub(routing)
+        self._risk = RiskServiceStub(risk)
+        self._account = AccountServiceStub(account)
+        self._channel = ChannelServiceStub(channel)
+        self._open: set[str] = set()
+
+    async def get_order(self, order_id: str) -> Order:
+        """Return an order; raises NOT_FOUND when the caller may not see it."""
+        message = (await self._trade.GetOrder(GetOrderRequest(order_id=order_id))).order
+        return Order(
+            id=message.id,
+            merchant_id=message.merchant_id,
+            type=message.type,
+            state=OrderState.Name(message.state).removeprefix("ORDER_STATE_"),
+            amount=Money(message.amount.currency_code, message.amount.amount_minor),
+            user_id=message.user_id,
+            subject=message.subject,
+            fee_minor=message.fee.fee_minor,
+            fee_returned_on_refund=message.fee.return_policy
+            == FeeReturnPolicy.FEE_RETURN_POLICY_RETURN,
+            biz_trace_id=message.biz_trace_id,
+            payment_id=message.payment_id,
+            expires_at=message.expires_at.ToDatetime(UTC),
+        )
+
+    async def claim_order(self, payment: Payment) -> bool:
+        """Ask that a payment wins its order; True when it did, now or before."""
+        answer = await self._trade.ClaimOrder(
+            ClaimOrderRequest(order_id=payment.order_id, payment_id=payment.id)
+        )
+        return answer.won
+
+    async def choose_channel(
+        self, payment_id: str, product: str, amount: Money, bank_code: str, excluded: Sequence[str]
+    ) -> Route:
+        """Return the channels that may carry a payment, best first."""
+        answer = await self._routing.ChooseChannel(
+            ChooseChannelRequest(
+                payment_id=payment_id,
+                product=product,
+                amount=_money(amount),
+                bank_code=bank_code,
+                excluded_channels=excluded,
+            )
+        )
+        return Route(
+            tuple((candidate.channel, candidate.reason) for candidate in answer.candidates),
+            {rejection.channel: rejection.reason for rejection in answer.rejections},
+        )
+
+    async def assess(self, payment: Payment, action: str) -> Assessment:
+        """Ask risk about a payment; reserves what it uses of the limits."""
+        answer = await self._risk.AssessAction(
+            AssessActionRequest(
+                action_id=payment.id,
+                action=action,
+                amount=_money(payment.amount),
+                product=payment.product,
+                user_id=payment.user_id,
+                card_id=payment.card_id,
+                client_ip=payment.client_ip,
+                device_id=payment.device_id,
+            )
+        )
+        return Assessment(
+            Verdict.Name(answer.verdict).removeprefix("VERDICT_"), tuple(answer.rules)
+        )
+
+    async def release_reservation(self, payment_id: str) -> None:
+        """Give back what was reserved for a payment that is never written."""
+        await self._risk.ResolveReservation(
+            ResolveReservationRequest(action_id=payment_id, confirmed=False)
+        )
+
+    async def open_platform_accounts(self, payment: Payment) -> None:
+        """Open the platform's accounts that a payment needs; a no-op after the first time."""
+        specs = []
+        owner = payment.owner
+        wanted = [(PLATFORM_OWNER, kind) for kind in _PLATFORM_KINDS]
+        if payment.channel and not payment.is_internal:
+            wanted.append((payment.channel, "channel_receivable"))
+        for owner_id, kind in wanted:
+            account_id = account_id_for(
+                owner_id,
+                kind,
+                payment.amount.currency_code,
+                tenant_id=owner.tenant_id,
+                mode=owner.mode,
+            )
+            if account_id not in self._open:
+                specs.append(
+                    AccountSpec(
+                        id=account_id,
+                        owner_id=owner_id,
+                        kind=kind,
+                        currency_code=payment.amount.currency_code,
+                    )
+                )
+        if specs:
+            await self._account.OpenAccounts(OpenAccountsRequest(accounts=specs))
+            self._open.update(spec.id for spec in specs)
+
+    async def post(self, chain: Chain, currency_code: str) -> Booked | Refused:
+        """Book a chain: all of it or nothing; a repeat gets the first answer."""
+        if not chain:
+            return Booked("")
+        answer = await self._account.CreateTransfers(
+            CreateTransfersRequest(
+                transfers=[
+                    TransferSpec(
+                        id=posting.id,
+                        kind=TransferKind.Value(f"TRANSFER_KIND_{posting.kind}"),
+                        debit_account_id=posting.debit_account_id,
+                        credit_account_id=posting.credit_account_id,
+                        currency_code=currency_code if posting.debit_account_id else "",
+                        amount_minor=posting.amount_minor,
+                        pending_id=posting.pending_id,
+                        linked=position < len(chain) - 1,
+                        movement=posting.movement,
+                        reference_id=posting.reference_id,
+                    )
+                    for position, posting in enumerate(chain)
+                ]
+            )
+        )
+        refusals = [r.reason for r in answer.results if r.status != TRANSFER_STATUS_BOOKED]
+        if not refusals:
+            return Booked(answer.results[0].business_date)
+        culprits = [reason for reason in refusals if reason != "LINKED_TRANSFER_FAILED"]
+        return Refused((culprits or refusals)[0])
+
+    async def charge(self, payment: Payment) -> ChargeNews:
+        """Ask the payment's channel to take the money.
+
+        A decline is news. Raises PaymeshError with NOT_EXECUTED when the channel surely did
+        nothing; anything doubtful is the news UNKNOWN.
+        """
+        expires_at = Timestamp()
+        expires_at.FromDatetime(payment.expires_at)
+        try:
+            answer = await self._channel.Charge(
+                ChargeRequest(
+                    reference=channel_reference(payment.attempt_id),
+                    channel=payment.channel,
+                    payment_id=payment.id,
+                    amount=_money(payment.amount),
+                    product=payment.product,
+                    card_id=payment.card_id,
+                    subject=payment.subject,
+                    expires_at=expires_at,
+                    client_ip=payment.client_ip,
+                )
+            )
+        except PaymeshError as error:
+            if reason_of(error) == "DECLINED":
+                return ChargeNews("FAILED", failure=_decline(error))
+            if error.outcome is Outcome.NOT_EXECUTED:
+                raise
+            return ChargeNews("UNKNOWN")
+        return charge_news(answer.charge)
+
+    async def query_charge(self, payment: Payment) -> ChargeNews:
+        """Ask the channel what became of the present attempt."""
+        try:
+            answer = await self._channel.QueryCharge(
+                QueryChargeRequest(reference=channel_reference(payment.attempt_id))
+            )
+        except PaymeshError as error:
+            if reason_of(error) == "NOT_FOUND":
+                return ChargeNews("NOT_FOUND")
+            raise
+        return charge_news(answer.charge)
+
+    async def close_charge(self, payment: Payment) -> ChargeNews:
+        """Ask the channel to close the present attempt; it may turn out to be paid."""
+        try:
+            answer = await self._channel.CloseCharge(
+                CloseChargeRequest(reference=channel_reference(payment.attempt_id))
+            )
+        except PaymeshError as error:
+            if reason_of(error) == "NOT_FOUND":
+                return ChargeNews("NOT_FOUND")
+            raise
+        return charge_news(answer.charge)
+
+    async def refund(self, payment: Payment, noun_id: str, amount: Money, words: str) -> str:
+        """Ask the channel to give money back; return the name of a `ChannelRefundState`.
+
+        A refusal is FAILED; anything doubtful is UNKNOWN.
+        """
+        try:
+            answer = await self._channel.Refund(
+                RefundRequest(
+                    reference=refund_reference(noun_id),
+                    charge_reference=channel_reference(payment.attempt_id),
+                    amount=_money(amount),
+                    reason=words,
+                    subject_id=noun_id,
+                )
+            )
+        except PaymeshError as error:
+            if reason_of(error) in {"DECLINED", "CHANNEL_INVALID"}:
+                return "FAILED"
+            return "UNKNOWN"
+        return _refund_state(answer.refund.state)
+
+    async def query_refund(self, noun_id: str) -> str:
+        """Ask the channel what became of a refund; return the name of a `ChannelRefundState`."""
+        try:
+            answer = await self._channel.QueryRefund(
+                QueryRefundRequest(reference=refund_reference(noun_id))
+            )
+        except PaymeshError as error:
+            if reason_of(error) == "NOT_FOUND":
+                return "NOT_FOUND"
+            return "UNKNOWN"
+        return _refund_state(answer.refund.state)
+
+
+def refund_reference(noun_id: str) -> str:
+    """Return our reference at the channel for giving back `noun_id` (a refund, or a payment)."""
+    return channel_reference(derive("rch", noun_id, "channel"))
+
+
+class AccountNames:
+    """(owner, kind) → account id, in one payment's tenant, mode and currency."""
+
+    def __init__(self, payment: Payment) -> None:
+        self._payment = payment
+
+    def __call__(self, owner_id: str, kind: str) -> str:
+        """Return the id of an account."""
+        return account_id_for(
+            owner_id,
+            kind,
+            self._payment.amount.currency_code,
+            tenant_id=self._payment.owner.tenant_id,
+            mode=self._payment.owner.mode,
+        )
+
+
+def charge_news(charge: Charge) -> ChargeNews:
+    """Return what a charge's row says."""
+    received = None
+    if charge.HasField("received"):
+        received = Money(charge.received.currency_code, charge.received.amount_minor)
+    state = ChargeState.Name(charge.state).removeprefix("CHARGE_STATE_")
+    failure = None
+    if state == "FAILED":
+        failure = Failure("DECLINED", charge.decline_code, charge.raw_code, charge.advice)
+    return ChargeNews(state, received, charge.qr_content, charge.redirect_url, failure)
+
+
+def _decline(error: PaymeshError) -> Failure:
+    metadata = error.metadata
+    return Failure(
+        "DECLINED",
+        metadata.get("code", ""),
+        metadata.get("raw_code", ""),
+        metadata.get("advice", ""),
+    )
+
+
+def _refund_state(state: int) -> str:
+    return ChannelRefundState.Name(state).removeprefix("CHANNEL_REFUND_STATE_")  # type: ignore[arg-type]
+
+
+def _money(money: Money) -> MoneyMessage:
+    return MoneyMessage(currency_code=money.currency_code, amount_minor=money.amount_minor)

@@ -1,0 +1,164 @@
+-- name: insert_payments
+-- Intents of many payments; an id that exists already is left alone and not returned.
+INSERT INTO payments (id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form,
+    state, version, currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type,
+    channel, channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content,
+    failure_reason, decline_code, raw_code, advice, fee_minor, fee_returned_on_refund,
+    business_date, biz_trace_id, client_ip, device_id, expires_at, created_at, updated_at)
+SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form,
+    state, version, currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type,
+    channel, channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content,
+    failure_reason, decline_code, raw_code, advice, fee_minor, fee_returned_on_refund,
+    business_date, biz_trace_id, client_ip, device_id, expires_at, created_at, created_at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[], $9::text[], $10::text[], $11::bigint[], $12::text[], $13::bigint[], $14::text[],
+    $15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::int[],
+    $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::text[], $28::text[],
+    $29::text[], $30::bigint[], $31::boolean[], $32::text[], $33::text[], $34::text[], $35::text[],
+    $36::timestamptz[], $37::timestamptz[])
+AS new (id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form,
+    state, version, currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type,
+    channel, channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content,
+    failure_reason, decline_code, raw_code, advice, fee_minor, fee_returned_on_refund,
+    business_date, biz_trace_id, client_ip, device_id, expires_at, created_at)
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- name: insert_attempts
+-- References that are about to be sent to a channel.
+INSERT INTO attempts (payment_id, attempt, reference, channel, created_at)
+SELECT payment_id, attempt, reference, channel, created_at
+FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::timestamptz[])
+AS new (payment_id, attempt, reference, channel, created_at)
+ON CONFLICT (payment_id, attempt) DO NOTHING;
+
+-- name: update_payments
+-- Outcomes of many payments, each only if its version is still the one that was read.
+UPDATE payments SET state = new.state, version = new.version, channel = new.channel,
+    channel_reason = new.channel_reason, attempt = new.attempt, action_kind = new.action_kind,
+    action_content = new.action_content, failure_reason = new.failure_reason,
+    decline_code = new.decline_code, raw_code = new.raw_code, advice = new.advice,
+    business_date = new.business_date, updated_at = new.updated_at
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::int[],
+    $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
+    $15::timestamptz[])
+AS new (id, expected_version, state, version, channel, channel_reason, attempt, action_kind,
+    action_content, failure_reason, decline_code, raw_code, advice, business_date, updated_at)
+WHERE payments.id = new.id AND payments.version = new.expected_version
+RETURNING payments.id;
+
+-- name: find_payments
+-- Payments by id.
+SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form, state, version,
+    currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type, channel,
+    channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content, failure_reason,
+    decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
+    refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
+    expires_at, created_at
+FROM payments WHERE id = ANY ($1::text[]);
+
+-- name: find_payments_of_order
+-- All payments of one order, oldest first.
+SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form, state, version,
+    currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type, channel,
+    channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content, failure_reason,
+    decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
+    refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
+    expires_at, created_at
+FROM payments WHERE order_id = $1 ORDER BY created_at, id;
+
+-- name: find_payment_of_reference
+-- The payment that a channel's reference was made for.
+SELECT payment_id FROM attempts WHERE reference = $1;
+
+-- name: list_payment_facts
+-- Payments in the order of their ids, for audits.
+SELECT id, order_id, mode, merchant_id, product, state, currency_code, amount_minor, fee_minor,
+    refunded_minor, user_id, channel, order_type, attempt, business_date
+FROM payments WHERE id > $1 ORDER BY id LIMIT $2;
+
+-- name: list_refund_facts
+-- Refunds in the order of their ids, for audits.
+SELECT id, payment_id, order_id, mode, merchant_id, state, currency_code, amount_minor,
+    fee_returned_minor, source_kind, attempt, business_date
+FROM refunds WHERE id > $1 ORDER BY id LIMIT $2;
+
+-- name: list_unfinished
+-- Every payment and refund that has not ended, in the order of their ids.
+SELECT id, noun, state FROM (
+    SELECT id, 'payment' AS noun, state FROM payments
+    WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CLOSED', 'RETURNED')
+    UNION ALL
+    SELECT id, 'refund' AS noun, state FROM refunds WHERE state NOT IN ('SUCCEEDED', 'FAILED')
+    UNION ALL
+    SELECT job_id AS id, 'job' AS noun, state FROM jobs WHERE state IN ('OPEN', 'PARKED')
+    UNION ALL
+    SELECT event_id AS id, 'event' AS noun, 'WAITING' AS state FROM outbox
+    WHERE published_at IS NULL
+    UNION ALL
+    SELECT event_id AS id, 'heard event' AS noun, 'PARKED' AS state FROM inbox_parked
+    UNION ALL
+    SELECT event_id AS id, 'heard event' AS noun, 'DEAD' AS state FROM inbox_dead
+) AS open_nouns
+WHERE id > $1 ORDER BY id LIMIT $2;
+
+-- name: reserve_refund
+-- The cap: takes what is to go back out of what is left; no row when too little is left.
+UPDATE payments SET refunding_minor = refunding_minor + $2,
+    fee_given_back_minor = fee_given_back_minor + $3, updated_at = $4
+WHERE id = $1 AND state = 'SUCCEEDED' AND refunded_minor + refunding_minor + $2 <= amount_minor
+RETURNING id;
+
+-- name: lock_payment
+-- One payment, locked, so that the fee of a refund is computed from what stands.
+SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, form, state, version,
+    currency_code, amount_minor, user_id, card_id, bank_code, subject, order_type, channel,
+    channel_reason, attempt, risk_verdict, risk_rules, action_kind, action_content, failure_reason,
+    decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
+    refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
+    expires_at, created_at
+FROM payments WHERE id = $1 FOR UPDATE;
+
+-- name: finish_refund_reservation
+-- A refund has ended: what was being given back is given back ($3), or free again.
+UPDATE payments SET refunding_minor = refunding_minor - $2,
+    refunded_minor = refunded_minor + CASE WHEN $3 THEN $2 ELSE 0 END,
+    fee_given_back_minor = fee_given_back_minor - CASE WHEN $3 THEN 0 ELSE $4 END,
+    updated_at = $5
+WHERE id = $1;
+
+-- name: insert_refund
+-- Intent to give money back; an id that exists already is left alone.
+INSERT INTO refunds (id, payment_id, order_id, tenant_id, mode, merchant_id, actor, state, version,
+    currency_code, amount_minor, fee_returned_minor, reason, attempt, source_kind, failure_reason,
+    raw_code, business_date, biz_trace_id, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '', '', '', $16, $17, $17)
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- name: find_refunds
+-- Refunds by id.
+SELECT id, payment_id, order_id, tenant_id, mode, merchant_id, actor, state, version, currency_code,
+    amount_minor, fee_returned_minor, reason, attempt, source_kind, failure_reason, raw_code,
+    business_date, biz_trace_id, created_at
+FROM refunds WHERE id = ANY ($1::text[]);
+
+-- name: update_refund
+-- Outcome of a refund, only if its version is still the one that was read.
+UPDATE refunds SET state = $3, version = $4, attempt = $5, source_kind = $6, failure_reason = $7,
+    raw_code = $8, business_date = $9, updated_at = $10
+WHERE id = $1 AND version = $2
+RETURNING id;
+
+-- name: find_story
+-- The story that an id or a channel's reference belongs to.
+SELECT biz_trace_id FROM payments WHERE id = $1 OR order_id = $1
+UNION ALL SELECT biz_trace_id FROM refunds WHERE id = $1
+UNION ALL SELECT p.biz_trace_id FROM attempts a JOIN payments p ON p.id = a.payment_id
+WHERE a.reference = $1
+LIMIT 1;
+
+-- name: list_story_payments
+-- Payments of a story with the decisions that were taken for them.
+SELECT id, product, channel, channel_reason, risk_verdict, risk_rules, attempt, created_at
+FROM payments WHERE biz_trace_id = $1 ORDER BY created_at, id;

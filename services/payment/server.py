@@ -1,0 +1,123 @@
+"""The servicer of payment: converts, calls a flow, converts back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc.aio
+from paymesh.payment.v1 import (
+    ClosePaymentsRequest,
+    ClosePaymentsResponse,
+    CreatePaymentRequest,
+    CreatePaymentResponse,
+    GetPaymentRequest,
+    GetPaymentResponse,
+    ListFactsRequest,
+    ListFactsResponse,
+    ListPaymentsRequest,
+    ListPaymentsResponse,
+    ListStoryRequest,
+    ListStoryResponse,
+    PaymentServiceServicer,
+    RefundPaymentRequest,
+    RefundPaymentResponse,
+)
+
+from common.context import ActorType, Principal, current
+from common.errors import NotFoundError
+from common.money import Money
+from common.paging import PageTokens
+from services.payment.convert import payment_to_proto, refund_to_proto
+from services.payment.domain.payments import Payment
+from services.payment.flows.close_payments import close_payments
+from services.payment.flows.create_payment import NewPayment, create_payment
+from services.payment.flows.parts import Parts
+from services.payment.flows.refund_payment import refund_payment
+from services.payment.story import list_facts, list_story
+
+
+class PaymentServicer(PaymentServiceServicer):
+    """`paymesh.payment.v1.PaymentService`."""
+
+    def __init__(self, parts: Parts, tokens: PageTokens) -> None:
+        self._parts = parts
+        self._tokens = tokens
+
+    async def CreatePayment(  # noqa: N802 - named by the contract
+        self, request: CreatePaymentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> CreatePaymentResponse:
+        """Pay an order."""
+        asked = NewPayment(
+            request_id=request.request_id,
+            order_id=request.order_id,
+            product=request.product,
+            card_id=request.card_id,
+            bank_code=request.bank_code,
+            return_url=request.return_url,
+            client_ip=request.client_ip,
+            device_id=request.device_id,
+        )
+        payment = await create_payment(self._parts, asked, current())
+        return CreatePaymentResponse(payment=payment_to_proto(payment))
+
+    async def GetPayment(  # noqa: N802 - named by the contract
+        self, request: GetPaymentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> GetPaymentResponse:
+        """Read a payment."""
+        payment = await self._visible(request.payment_id)
+        return GetPaymentResponse(payment=payment_to_proto(payment))
+
+    async def ListPayments(  # noqa: N802 - named by the contract
+        self, request: ListPaymentsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ListPaymentsResponse:
+        """List the payments of an order."""
+        principal = current().principal
+        payments = await self._parts.store.find_payments_of_order(request.order_id)
+        return ListPaymentsResponse(
+            payments=[payment_to_proto(p) for p in payments if _may_see(principal, p)]
+        )
+
+    async def RefundPayment(  # noqa: N802 - named by the contract
+        self, request: RefundPaymentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> RefundPaymentResponse:
+        """Give money back."""
+        refund = await refund_payment(
+            self._parts,
+            request.refund_id,
+            request.payment_id,
+            Money(request.amount.currency_code, request.amount.amount_minor),
+            request.reason,
+            current(),
+        )
+        return RefundPaymentResponse(refund=refund_to_proto(refund))
+
+    async def ClosePayments(  # noqa: N802 - named by the contract
+        self, request: ClosePaymentsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ClosePaymentsResponse:
+        """Close the open payments of an order."""
+        return ClosePaymentsResponse(closed=await close_payments(self._parts, request.order_id))
+
+    async def ListStory(  # noqa: N802 - named by the contract
+        self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ListStoryResponse:
+        """Tell this service's part of a story."""
+        return await list_story(self._parts.store, request)
+
+    async def ListFacts(  # noqa: N802 - named by the contract
+        self, request: ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ListFactsResponse:
+        """List provable facts."""
+        return await list_facts(self._parts.store, self._tokens, request)
+
+    async def _visible(self, payment_id: str) -> Payment:
+        payment = await self._parts.store.find_payment(payment_id)
+        if payment is None or not _may_see(current().principal, payment):
+            raise NotFoundError(resource="payment")
+        return payment
+
+
+def _may_see(principal: Principal, payment: Payment) -> bool:
+    owner = payment.owner
+    if (principal.tenant_id, str(principal.mode)) != (owner.tenant_id, owner.mode):
+        return principal.actor_type is ActorType.SERVICE
+    return principal.merchant_id in ("", owner.merchant_id)
