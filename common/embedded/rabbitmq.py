@@ -16,9 +16,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-import aio_pika
-from aio_pika.exceptions import AMQPError
-
+from common.embedded.amqp_handshake import broker_answers
 from common.embedded.instances import LOCAL_FOLDER, Instance, write_private
 from common.embedded.ports import is_free
 from common.embedded.processes import Command, Guardian, Process, ProcessStartError
@@ -209,11 +207,4 @@ class Rabbit:
             return False
         if self.process is None or re.sub(r"\D", "", noted) != str(self.process.pid):
             return False
-        if is_free(self._ports.amqp):
-            return False
-        try:
-            connection = await aio_pika.connect(self.url, timeout=5)
-        except (OSError, AMQPError, TimeoutError):
-            return False
-        await connection.close()
-        return True
+        return await broker_answers(self._ports.amqp, USER, self._password, timeout_seconds=5)
