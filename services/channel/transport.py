@@ -57,6 +57,13 @@ class attempted:  # noqa: N801 - reads as a verb: `with attempted() as attempt:`
         _attempt.reset(self._token)
 
 
+def mark_written() -> None:
+    """Note that a request may have left us. Whatever sends, calls this before its first byte."""
+    attempt = _attempt.get()
+    if attempt is not None:
+        attempt.written = True
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The body of an answer with status 200."""
@@ -72,9 +79,7 @@ async def _mark_written(
     attempt = context.trace_request_ctx
     if isinstance(attempt, Attempt):
         attempt.written = True
-    outer = _attempt.get()
-    if outer is not None:
-        outer.written = True
+    mark_written()
 
 
 def open_session() -> aiohttp.ClientSession:
