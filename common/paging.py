@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
+from pydantic import SecretStr
 
 from common.errors import PageTokenInvalidError
 
@@ -37,7 +38,9 @@ def page_size_of(requested: int, largest: int = PAGE_SIZE_MAX) -> int:
 class PageTokens:
     """Issues and reads the tokens of all lists of an installation."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: SecretStr | str) -> None:
+        if isinstance(secret, SecretStr):
+            secret = secret.get_secret_value()
         self._key = hashlib.sha256(f"page tokens {secret}".encode()).digest()
 
     def issue(

@@ -96,8 +96,14 @@ class Kit(Protocol):
         """Return a pool on the service's schema, which is up to date; closed by the process."""
         ...
 
-    def channel(self, caller: str, target: str) -> grpc.aio.Channel:
-        """Return the channel on which `caller` reaches `target`, whichever way it travels."""
+    def channel(
+        self, caller: str, target: str, *, repeat_unknown: bool = False
+    ) -> grpc.aio.Channel:
+        """Return the channel on which `caller` reaches `target`, whichever way it travels.
+
+        `repeat_unknown`: every request sent on it may be executed twice with the effect of one,
+        so calls whose outcome is unknown are repeated.
+        """
         ...
 
 

@@ -134,15 +134,18 @@ class SettingMissingError(Exception):
     """A setting must be given before the process may start; the message names it."""
 
 
-def check_production(settings: Settings) -> None:
-    """Refuse development secrets in production.
+def check_production(settings: Settings, *others: BaseSettings) -> None:
+    """Refuse development secrets in production, in the process's settings and in `others`.
 
     Raises:
         SettingMissingError: a secret still has its development value.
     """
     if settings.environment != "production":
         return
-    for name in ("principal_key", "page_token_key"):
-        secret: SecretStr = getattr(settings, name)
-        if secret.get_secret_value() == DEVELOPMENT_SECRET:
-            raise SettingMissingError(f"PAYMESH_{name.upper()} must be set in production")
+    for one in (settings, *others):
+        prefix = type(one).model_config.get("env_prefix", "")
+        for name in type(one).model_fields:
+            value = getattr(one, name)
+            if isinstance(value, SecretStr) and value.get_secret_value() == DEVELOPMENT_SECRET:
+                variable = f"{prefix}{name}".upper()
+                raise SettingMissingError(f"{variable} must be set in production")

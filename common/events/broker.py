@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractQueue
-from aio_pika.exceptions import AMQPError
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from yarl import URL
 
 EXCHANGE: Final = "paymesh.events"
@@ -48,6 +48,8 @@ class Broker:
         self._namespace = namespace
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self.adopting = asyncio.Lock()
+        """Held while one queue of the process fetches what it missed (adoption.py)."""
 
     def full_name(self, name: str) -> str:
         """Return the name of an exchange or queue with the namespace before it."""
@@ -102,6 +104,19 @@ class Broker:
             durable=True,
             arguments={"alternate-exchange": unrouted.name},
         )
+
+    async def has_queue(self, name: str) -> bool:
+        """Say whether a queue exists; raises one of BROKER_ERRORS."""
+        channel = await self.channel()
+        try:
+            await channel.declare_queue(self.full_name(name), passive=True)
+        except ChannelNotFoundEntity:
+            return False
+        else:
+            return True
+        finally:
+            if not channel.is_closed:
+                await channel.close()
 
     async def declare_queue(
         self, channel: AbstractChannel, name: str, bindings: tuple[str, ...]

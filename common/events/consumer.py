@@ -21,6 +21,7 @@ from common.backoff import Backoff
 from common.db.failures import Failure, classify, is_away
 from common.db.pool import Pool
 from common.db.types import Connection
+from common.events.adoption import adopt_unrouted
 from common.events.broker import BROKER_ERRORS, Broker
 from common.events.event import (
     Event,
@@ -126,16 +127,22 @@ class Consumer:
     async def declare(self) -> None:
         """Declare the queue and its bindings; from now on no event is missed.
 
-        Done for all consumers of a process before any of its services begins.
+        Done for all consumers of a process before any of its services begins. A queue that is new
+        also gets what was told before and nobody heard.
 
         Raises:
             one of BROKER_ERRORS: the broker is away, or has the queue with other arguments.
         """
+        is_new = not await self._broker.has_queue(self.queue)
         channel = await self._broker.channel()
         try:
             await self._broker.declare_queue(channel, self.queue, self.bindings)
         finally:
             await _close(channel)
+        if is_new:
+            adopted = await adopt_unrouted(self._broker, self.bindings)
+            if adopted:
+                _log.info("consumer %s fetched %d early messages", self.queue, adopted)
 
     async def run(self) -> None:
         """Hear and handle until cancelled; connects again when the broker was away."""
@@ -167,12 +174,13 @@ class Consumer:
         return len(due)
 
     async def _listen(self) -> None:
+        await self.declare()
         channel = await self._broker.channel(publisher_confirms=False)
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         try:
             await self._broker.watch(channel, lambda: arrived.put_nowait(None))
             await channel.set_qos(prefetch_count=self._prefetch)
-            queue = await self._broker.declare_queue(channel, self.queue, self.bindings)
+            queue = await channel.get_queue(self._broker.full_name(self.queue))
             await queue.consume(arrived.put)
             while True:
                 messages = await self._next_messages(arrived)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,16 +68,24 @@ class _Envelope:
 class Relay:
     """Publishes the outbox of one schema; `run` until cancelled.
 
-    `holder` must differ between processes. Told events are kept for `keep_days`.
+    `holder` names it in the table of leases. Told events are kept for `keep_days`.
     """
 
     def __init__(
-        self, pool: Pool, broker: Broker, outbox: Outbox, holder: str, *, keep_days: int = 7
+        self,
+        pool: Pool,
+        broker: Broker,
+        outbox: Outbox,
+        holder: str = "relay",
+        *,
+        keep_days: int = 7,
     ) -> None:
         self._pool = pool
         self._broker = broker
         self._outbox = outbox
         self._keep_days = keep_days
+        # Process ids repeat from container to container; the random part does not.
+        holder = f"{holder}-{secrets.token_hex(6)}"
         self._lease = Lease(pool, "relay", holder, seconds=_LEASE_SECONDS)
         self._channel: AbstractChannel | None = None
         self._exchange: AbstractExchange | None = None

@@ -327,3 +327,30 @@ async def test_a_deleted_queue_is_declared_again(
 
         await until(arrived)
     await channel.close()
+
+
+async def test_a_new_queue_fetches_what_was_told_before_it_was_there(
+    pool: Pool, broker: Broker, make_consumer: MakeConsumer
+) -> None:
+    """The sender starts first; two readers come at once, and events of others stay aside."""
+    outbox = Outbox()
+    async with pool.transaction() as connection:
+        await outbox.add(
+            connection,
+            [
+                *(new_event(f"early_{n}", 1, "shop.early.a.v1") for n in range(5)),
+                *(new_event(f"early_{n}", 2, "shop.early.b.v1") for n in range(5)),
+                new_event("early_other", 1, "shop.elsewhere.c.v1"),
+            ],
+        )
+    await Relay(pool, broker, outbox).publish_round()
+    one = make_consumer("early.one", note_effects, bindings=["shop.early.a.v1"])
+    two = make_consumer("early.two", note_effects, bindings=["shop.early.b.v1"])
+    async with running(one.run, two.run):
+        names = [f"early_{n}" for n in range(5)]
+
+        async def all_there() -> bool:
+            return len(await effects_of(pool, *names)) == 10
+
+        await until(all_there)
+    assert await effects_of(pool, "early_other") == []
