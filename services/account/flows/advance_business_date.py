@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import date
 
 from common.db.pool import Pool
+from common.db.types import Connection
 from services.account.errors import BusinessDateNotLaterError
 from services.account.store.days import DayStore
 
@@ -19,8 +21,17 @@ async def open_book(
     return business_date if opened is None else opened
 
 
+Tell = Callable[[Connection, date, date], Awaitable[None]]
+"""Tells of a move (the date before, the date now) in its transaction."""
+
+
 async def advance_business_date(
-    pool: Pool, store: DayStore, book: int, business_date: date, actor: str
+    pool: Pool,
+    store: DayStore,
+    book: int,
+    business_date: date,
+    actor: str,
+    tell: Tell | None = None,
 ) -> tuple[date, date]:
     """Move the business date forward; return the date before and the one now.
 
@@ -39,4 +50,6 @@ async def advance_business_date(
             raise BusinessDateNotLaterError(business_date=previous.isoformat())
         if business_date > previous:
             await store.move(connection, book, previous, business_date, actor)
+            if tell is not None:
+                await tell(connection, previous, business_date)
     return previous, business_date

@@ -1,0 +1,201 @@
+"""Domain ↔ contract of the ledger."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from paymesh.account.v1 import (
+    Account as AccountMessage,
+)
+from paymesh.account.v1 import (
+    AccountSpec as AccountSpecMessage,
+)
+from paymesh.account.v1 import (
+    AccountStatus as AccountStatusMessage,
+)
+from paymesh.account.v1 import (
+    Balance,
+    NormalSide,
+    OwnerBalance,
+    TransferSpec,
+)
+from paymesh.account.v1 import (
+    Entry as EntryMessage,
+)
+from paymesh.account.v1 import (
+    Transfer as TransferMessage,
+)
+from paymesh.account.v1 import (
+    TransferKind as TransferKindMessage,
+)
+from paymesh.account.v1 import (
+    TransferResult as TransferResultMessage,
+)
+from paymesh.account.v1 import (
+    TransferStatus as TransferStatusMessage,
+)
+from paymesh.account.v1 import (
+    TrialBalanceLine as TrialBalanceLineMessage,
+)
+from paymesh.type.v1 import Money as MoneyMessage
+
+from common.context import CallContext
+from services.account.domain.accounts import Account, AccountSpec, Side
+from services.account.domain.transfers import (
+    StoredTransfer,
+    Transfer,
+    TransferKind,
+    TransferResult,
+)
+from services.account.store.reading import StatementLine, TrialBalanceLine
+
+
+def spec_from_proto(message: AccountSpecMessage, call: CallContext) -> AccountSpec:
+    """Return an account to be opened, in the caller's world."""
+    return AccountSpec(
+        id=message.id,
+        owner_id=message.owner_id,
+        kind=message.kind,
+        currency_code=message.currency_code,
+        credit_limit_minor=message.credit_limit_minor,
+        merchant_id=message.merchant_id,
+        tenant_id=call.principal.tenant_id,
+        mode=str(call.principal.mode),
+    )
+
+
+def account_to_proto(account: Account) -> AccountMessage:
+    """Return an account as it stands."""
+    return AccountMessage(
+        id=account.id,
+        owner_id=account.owner_id,
+        kind=account.kind,
+        currency_code=account.currency_code,
+        normal_side=NormalSide.Value(f"NORMAL_SIDE_{account.normal_side}"),
+        status=AccountStatusMessage.Value(f"ACCOUNT_STATUS_{account.status}"),
+        credit_limit_minor=account.credit_limit_minor,
+        balance=Balance(
+            debits_posted_minor=account.debits_posted_minor,
+            credits_posted_minor=account.credits_posted_minor,
+            debits_pending_minor=account.debits_pending_minor,
+            credits_pending_minor=account.credits_pending_minor,
+            available_minor=account.available_minor,
+            frozen_minor=account.frozen_minor,
+        ),
+        version=account.version,
+        created_at=_timestamp(account.created_at),
+        updated_at=_timestamp(account.updated_at),
+        merchant_id=account.merchant_id,
+    )
+
+
+def owner_balance_to_proto(account: Account) -> OwnerBalance:
+    """Return an account as its owner sees it."""
+    return OwnerBalance(
+        kind=account.kind,
+        available=MoneyMessage(
+            currency_code=account.currency_code, amount_minor=account.available_minor
+        ),
+        frozen=MoneyMessage(currency_code=account.currency_code, amount_minor=account.frozen_minor),
+    )
+
+
+def transfer_from_proto(message: TransferSpec, call: CallContext) -> Transfer:
+    """Return an order to the ledger, in the caller's name and story."""
+    return Transfer(
+        id=message.id,
+        kind=TransferKind(TransferKindMessage.Name(message.kind).removeprefix("TRANSFER_KIND_")),
+        debit_account_id=message.debit_account_id,
+        credit_account_id=message.credit_account_id,
+        currency_code=message.currency_code,
+        amount_minor=message.amount_minor,
+        pending_id=message.pending_id,
+        keep_rest=message.keep_rest,
+        timeout_seconds=message.timeout_seconds,
+        linked=message.linked,
+        movement=message.movement,
+        reference_id=message.reference_id,
+        value_on=date.fromisoformat(message.value_on) if message.value_on else None,
+        biz_trace_id=call.biz_trace_id,
+        tenant_id=call.principal.tenant_id,
+        mode=str(call.principal.mode),
+        merchant_id=call.principal.merchant_id,
+        actor=call.principal.actor,
+    )
+
+
+def result_to_proto(result: TransferResult) -> TransferResultMessage:
+    """Return what became of a transfer."""
+    refusal = result.refusal
+    return TransferResultMessage(
+        transfer_id=result.transfer_id,
+        status=TransferStatusMessage.Value(f"TRANSFER_STATUS_{result.status}"),
+        reason=result.reason,
+        reason_metadata={} if refusal is None else refusal.metadata,
+        replayed=result.replayed,
+        business_date=result.business_date.isoformat() if result.business_date else "",
+        booked_at=_timestamp(result.booked_at) if result.booked_at else None,
+    )
+
+
+def transfer_to_proto(stored: StoredTransfer) -> TransferMessage:
+    """Return a transfer as the ledger keeps it."""
+    transfer = stored.transfer
+    return TransferMessage(
+        spec=TransferSpec(
+            id=transfer.id,
+            kind=TransferKindMessage.Value(f"TRANSFER_KIND_{transfer.kind}"),
+            debit_account_id=transfer.debit_account_id,
+            credit_account_id=transfer.credit_account_id,
+            currency_code=transfer.currency_code,
+            amount_minor=transfer.amount_minor,
+            pending_id=transfer.pending_id,
+            keep_rest=transfer.keep_rest,
+            timeout_seconds=transfer.timeout_seconds,
+            linked=transfer.linked,
+            movement=transfer.movement,
+            reference_id=transfer.reference_id,
+            value_on=transfer.value_on.isoformat() if transfer.value_on else "",
+        ),
+        result=result_to_proto(stored.answer(replayed=False)),
+        biz_trace_id=transfer.biz_trace_id,
+        booked_minor=stored.booked_minor,
+    )
+
+
+def entry_to_proto(line: StatementLine, normal_side: str) -> EntryMessage:
+    """Return one line of a statement, with the balance on the account's normal side."""
+    difference = line.credits_posted_minor - line.debits_posted_minor
+    return EntryMessage(
+        transfer_id=line.transfer_id,
+        account_id=line.account_id,
+        account_version=line.version,
+        debit_minor=line.amount_minor if line.is_debit else 0,
+        credit_minor=0 if line.is_debit else line.amount_minor,
+        balance_minor=difference if normal_side == Side.CREDIT else -difference,
+        movement=line.movement,
+        reference_id=line.reference_id,
+        business_date=line.business_date.isoformat(),
+        booked_at=_timestamp(line.booked_at),
+    )
+
+
+def trial_balance_line_to_proto(line: TrialBalanceLine) -> TrialBalanceLineMessage:
+    """Return one line of the trial balance."""
+    return TrialBalanceLineMessage(
+        kind=line.kind,
+        currency_code=line.currency_code,
+        accounts=line.accounts,
+        debits_posted_minor=line.debits_posted_minor,
+        credits_posted_minor=line.credits_posted_minor,
+        debits_pending_minor=line.debits_pending_minor,
+        credits_pending_minor=line.credits_pending_minor,
+        normal_side=NormalSide.Value(f"NORMAL_SIDE_{line.normal_side}"),
+    )
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(at)
+    return message
