@@ -1,0 +1,1 @@
+"""REST for merchants: routes and JSON from the contracts, signatures, idempotency, problems."""
