@@ -74,14 +74,20 @@ def set_up_logs(
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(level)
-    # Each says at INFO what is a span or a metric here.
-    for chatty in ("aio_pika", "aiormq", "asyncio", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Each says at INFO what is a span or a metric here; the broker's clients warn of what their
+    # callers ask for (a closed channel) and what relay and consumers say themselves.
+    for name, least in (
+        ("aio_pika", logging.ERROR),
+        ("aiormq", logging.ERROR),
+        ("asyncio", logging.WARNING),
+        ("httpx", logging.WARNING),
+    ):
+        logging.getLogger(name).setLevel(least)
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """Return a logger; values are keywords: `log.info("paid", payment_id=…)`."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(source=name)
     return logger
 
 
@@ -167,7 +173,7 @@ class _ToStructlog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            structlog.get_logger(logger=record.name).log(
+            structlog.get_logger(source=record.name).log(
                 record.levelno, record.getMessage(), exc_info=record.exc_info or None
             )
         except Exception:  # noqa: BLE001 - a log line must not fail what it tells of

@@ -38,7 +38,7 @@ class Background:
     """For logs: `trade relay`."""
     run: BackgroundTask
     """Runs until it is cancelled."""
-    flush: Callable[[], Awaitable[None]] | None = None
+    flush: Callable[[], Awaitable[object]] | None = None
     """Last words of a stopping process, after its calls have drained: publish what is written."""
 
 
