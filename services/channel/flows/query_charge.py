@@ -1,0 +1,99 @@
+"""Asks a channel what became of a charge."""
+
+from __future__ import annotations
+
+from common.context import CallContext
+from common.errors import NotFoundError
+from services.channel.domain import (
+    CHARGE_ENDED,
+    Charge,
+    ChargeState,
+    News,
+    Refusal,
+    unseen_charge_state,
+)
+from services.channel.flows.parts import Parts, may_see
+from services.channel.flows.read_result import charge_news, outcome_unknown
+from services.channel.results import (
+    ChannelError,
+    ChannelResult,
+    ChannelUnavailableError,
+    QueryRequest,
+    State,
+)
+from services.channel.store.movements import Told
+
+
+async def query_charge(parts: Parts, reference: str, call: CallContext) -> tuple[Charge, bool]:
+    """Return a charge after its channel was asked where that is needed.
+
+    The second value is True when the channel does not know the reference and that is no failure
+    yet.
+
+    Raises:
+        NotFoundError: no such charge, or another merchant's.
+        ChannelOutcomeUnknownError: the question was not answered.
+    """
+    charge = await find_visible_charge(parts, reference, call)
+    return await ask_charge(parts, charge, call)
+
+
+async def find_visible_charge(parts: Parts, reference: str, call: CallContext) -> Charge:
+    """Return a charge that the caller may see; raises NotFoundError."""
+    charge = (await parts.store.find_charges([reference])).get(reference)
+    if charge is None or not may_see(call.principal, charge.owner):
+        raise NotFoundError(resource="charge", id=reference)
+    return charge
+
+
+def is_open(charge: Charge) -> bool:
+    """Say whether asking the channel can bring news."""
+    return charge.state not in CHARGE_ENDED and charge.state is not ChargeState.CONFLICTED
+
+
+async def ask_charge(parts: Parts, charge: Charge, call: CallContext) -> tuple[Charge, bool]:
+    """Ask and let the answer reach the row; see `query_charge`."""
+    if not is_open(charge):
+        return charge, False
+    guard = parts.catalogue.find(charge.channel).guard
+    try:
+        result = await guard.query(question_of(charge))
+    except ChannelError as error:
+        # The question failed, whatever that error says of itself: the charge stays as open as it
+        # was.
+        raise outcome_unknown(charge.channel, error.reason) from error
+    return await take_answer(parts, charge, result, "query", call)
+
+
+def question_of(charge: Charge) -> QueryRequest:
+    """Return the question after a charge."""
+    return QueryRequest(
+        reference=charge.reference, requested_at=charge.created_at, money=charge.amount
+    )
+
+
+async def take_answer(
+    parts: Parts, charge: Charge, result: ChannelResult, way: str, call: CallContext
+) -> tuple[Charge, bool]:
+    """Let the answer to a question (or close) reach the row; see `query_charge`."""
+    now = parts.clock.now()
+    news = charge_news(result)
+    if result.state is State.NOT_FOUND:
+        life = parts.catalogue.find(charge.channel).request_life
+        state = unseen_charge_state(charge, now, life)
+        if not state:
+            return charge, charge.state is ChargeState.UNKNOWN
+        refusal = Refusal(reason=ChannelUnavailableError.reason, raw_code=result.raw_code)
+        news = News(state=state, refusal=refusal)
+    if news is None:
+        return charge, False
+    told = Told(
+        reference=charge.reference,
+        news=news,
+        at=now,
+        actor=call.principal.actor,
+        way=way,
+        cause=call.causation_id,
+    )
+    heard = await parts.writer.hear_charge(told)
+    return heard.noun or charge, False
