@@ -33,9 +33,11 @@ class CallerTokens:
         self._made: dict[str, tuple[str, float]] = {}
         self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def make(self, name: str) -> str:
-        """Return a token for the service `name`, the same one for half an hour."""
-        now = self._clock.monotonic()
+    def make(self, name: str, now: float) -> str:
+        """Return a token for the service `name`, the same one for half an hour.
+
+        `now` is the clock's `monotonic`, which the caller has read already.
+        """
         made = self._made.get(name)
         if made is not None and now < made[1]:
             return made[0]
@@ -45,13 +47,13 @@ class CallerTokens:
         self._made[name] = (token, now + LIFETIME_SECONDS / 2)
         return token
 
-    def read(self, token: str) -> str:
-        """Return the name that a token proves; raises UnauthenticatedError."""
+    def read(self, token: str, now: float) -> str:
+        """Return the name that a token proves; raises UnauthenticatedError. `now` as above."""
         known = self._known.get(token)
-        if known is not None and self._clock.monotonic() < known[1]:
+        if known is not None and now < known[1]:
             return known[0]
         name, left_seconds = self._verify(token)
-        self._known[token] = (name, self._clock.monotonic() + left_seconds)
+        self._known[token] = (name, now + left_seconds)
         if len(self._known) > _CACHE_MAX:
             self._known.popitem(last=False)
         return name

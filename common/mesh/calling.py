@@ -27,6 +27,7 @@ from common.errors import (
     RemoteError,
     Retry,
 )
+from common.mesh.chain_order import order
 from common.mesh.collector import find_method, may_repeat
 from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 from common.mesh.status import as_remote, error_of
@@ -93,12 +94,13 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
         self,
         method: CallingMethod[RequestT, ResponseT],
         request: RequestT,
-        deadline_at: float | None,
+        timeout: float | None,
         pairs: tuple[tuple[str, str | bytes], ...],
     ) -> None:
         self._method = method
         self._request = request
-        self._deadline_at = deadline_at
+        clock = method.channel.calling.clock
+        self._deadline_at = None if timeout is None else clock.monotonic() + timeout
         self._pairs = pairs
         self._attempts = 0
         self._inner: grpc.aio.UnaryUnaryCall[RequestT, ResponseT] | None = None
@@ -114,6 +116,7 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
             channel.caller,
             channel.target,
             current(),
+            channel.calling.clock.monotonic(),
             self._deadline_at,
             list(self._pairs),
             is_local=channel.is_local,
@@ -126,7 +129,7 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
                 self._passed += 1
             timeout = call.deadline_at
             if timeout is not None:
-                timeout -= channel.calling.clock.monotonic()
+                timeout -= call.started_at
             self._inner = method.begin(self._request, timeout, tuple(call.metadata))
         except PaymeshError as error:
             self._inner = None
@@ -296,10 +299,7 @@ class CallingMethod(
         compression: grpc.Compression | None = None,
     ) -> CallingCall[RequestT, ResponseT]:
         """Begin a call; `timeout` in seconds shortens the deadline, never lengthens it."""
-        deadline_at = None
-        if timeout is not None:
-            deadline_at = self.channel.calling.clock.monotonic() + timeout
-        return CallingCall(self, request, deadline_at, tuple(metadata) if metadata else ())
+        return CallingCall(self, request, timeout, tuple(metadata) if metadata else ())
 
 
 class CallingChannel(grpc.aio.Channel):
@@ -324,11 +324,7 @@ class CallingChannel(grpc.aio.Channel):
         self.is_plain = is_plain
         self.repeat_unknown = repeat_unknown
         self.budget = RetryBudget()
-        chain = calling.middleware
-        self.befores = tuple(one.before for one in chain)
-        self.afters = tuple(
-            tuple(one.after for one in reversed(chain[:passed])) for passed in range(len(chain) + 1)
-        )
+        self.befores, self.afters = order(calling.middleware, OutgoingMiddleware)
         self._methods: dict[str, CallingMethod[Any, Any]] = {}
 
     def unary_unary(

@@ -9,12 +9,13 @@ from typing import Final
 
 from common.clock import Clock
 from common.errors import CancelledError, DeadlineExceededError, MessageTooLargeError, Outcome
+from common.mesh.chain_order import order
 from common.mesh.incoming import IncomingCall, IncomingMiddleware, Method
 from common.mesh.status import AbortedCallError, status_of
 
 _log: Final = logging.getLogger(__name__)
 
-After = Callable[[IncomingCall, BaseException | None], None]
+Ended = Callable[[IncomingCall], None]
 
 
 class Dispatcher:
@@ -31,15 +32,10 @@ class Dispatcher:
         self.clock = clock
         self.message_bytes_max = message_bytes_max
         self.in_flight = 0
-        chain = tuple(middleware)
-        self._befores = tuple(one.before for one in chain)
-        # What runs after a call of which the first N befores have passed, innermost first.
-        self._afters: tuple[tuple[After, ...], ...] = tuple(
-            tuple(one.after for one in reversed(chain[:passed])) for passed in range(len(chain) + 1)
-        )
+        self._befores, self._afters = order(tuple(middleware), IncomingMiddleware)
 
-    async def run(self, call: IncomingCall, *, encode: bool) -> None:
-        """Serve a call; afterwards it has a status or a response.
+    async def run(self, call: IncomingCall, *, encode: bool, ended: Ended | None = None) -> None:
+        """Serve a call; afterwards it has a status or a response, and `ended` is called with it.
 
         `encode`: the way needs the response as bytes, in `call.answer`. A cancelled call raises
         CancelledError after the middleware has seen its end.
@@ -66,6 +62,8 @@ class Dispatcher:
                 after(call, error)
             if error is not None and call.status is None:
                 self._answer_failure(call, error)
+            if ended is not None:
+                ended(call)
 
     def _take(self, call: IncomingCall, response: object, encode: bool) -> None:
         limit = self.message_bytes_max

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -41,16 +41,14 @@ class Method:
     """The contract says `idempotency_level = NO_SIDE_EFFECTS`."""
 
 
-class IncomingMiddleware(Protocol):
-    """One concern of every call that is served."""
+class IncomingMiddleware:
+    """One concern of every call that is served; a class overrides what it has a use for."""
 
     def before(self, call: IncomingCall) -> None:
         """Look at a call before its servicer does; raise a PaymeshError to refuse it."""
-        ...
 
     def after(self, call: IncomingCall, error: BaseException | None) -> None:
         """Look at a call that has ended; called only when `before` had let it pass."""
-        ...
 
 
 class IncomingCall(grpc.aio.ServicerContext[Any, Any]):
@@ -60,77 +58,62 @@ class IncomingCall(grpc.aio.ServicerContext[Any, Any]):
     middleware and the way that the call came.
     """
 
-    __slots__ = (
-        "_clock",
-        "_code",
-        "_details",
-        "_headers",
-        "_payload",
-        "_request",
-        "answer",
-        "bucket",
-        "caller",
-        "context",
-        "deadline_at",
-        "expired",
-        "identities",
-        "initial",
-        "metadata",
-        "method",
-        "peer_address",
-        "response",
-        "span",
-        "started_at",
-        "status",
-        "task",
-        "trailing",
-        "work_until",
-    )
+    # Defaults of the class, so that a call sets only what it has: one is made for every hop.
+
+    context: CallContext | None = None
+    """What servicers find by `common.context.current`."""
+    status: CallStatus | None = None
+    """The answer of a call that failed."""
+    response: Any = None
+    """The response message of a call that succeeded."""
+    answer: bytes = b""
+    """The same, serialised, on the ways that need it."""
+    initial: Metadata = ()
+    trailing: Metadata = ()
+    call_id: int = 0
+    """Number on its stream."""
+    bucket: set[Any] | None = None
+    """Where its deadline is watched, on the ways that watch deadlines themselves."""
+    task: asyncio.Task[None] | None = None
+    """The task that serves it, on these ways."""
+    expired: bool = False
+    """Its time was over before it had an answer."""
+    span: Any = None
+    identities: frozenset[str] | None = None
+    """Names in the peer's certificate; None without mTLS."""
+    peer_address: str = ""
+    _request: Any = None
+    _payload: bytes | None = None
+    _headers: dict[str, str | bytes] | None = None
+    _code: grpc.StatusCode | None = None
+    _details: str = ""
 
     def __init__(
         self,
         method: Method,
         clock: Clock,
+        now: float,
         metadata: Metadata,
         deadline_at: float | None,
-        *,
-        payload: bytes | None = None,
-        request: Message | None = None,
         caller: str | None = None,
-        identities: frozenset[str] | None = None,
-        peer_address: str = "",
     ) -> None:
         self.method = method
+        self.started_at = now
+        """Instant of the clock's `monotonic` when the call came."""
         self.metadata = metadata
         self.deadline_at = deadline_at
         """Instant of the clock's `monotonic` when the caller stops waiting."""
+        self.work_until = deadline_at
+        """The deadline for what this call causes, a little before its own."""
         self.caller = caller
         """Proven name of the calling service: known at once on the local way, found by the
         context middleware on the others; empty for a caller outside the mesh."""
-        self.work_until = deadline_at
-        """The deadline for what this call causes, a little before its own."""
-        self.identities = identities
-        """Names in the peer's certificate; None without mTLS."""
-        self.peer_address = peer_address
-        self.context: CallContext | None = None
-        self.status: CallStatus | None = None
-        self.response: Any = None
-        self.answer: bytes = b""
-        """The serialised response, on the ways that need one."""
-        self.initial: Metadata = ()
-        self.trailing: Metadata = ()
-        self.bucket: set[Any] | None = None
-        self.expired = False
-        self.task: asyncio.Task[None] | None = None
-        """The task that serves the call, on the ways that watch its deadline themselves."""
-        self.span: Any = None
-        self.started_at = 0.0
         self._clock = clock
-        self._payload = payload
+
+    def carry(self, *, request: Message | None = None, payload: bytes | None = None) -> None:
+        """Give the call its request, as a message or as bytes."""
         self._request = request
-        self._headers: dict[str, str | bytes] | None = None
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
+        self._payload = payload
 
     @property
     def request(self) -> Any:

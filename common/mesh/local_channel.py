@@ -39,8 +39,6 @@ def copy_of(message: MessageT) -> MessageT:
 class LocalCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
     """A call to a servicer of the same process."""
 
-    __slots__ = ("_call", "_channel", "_future", "bucket", "deadline_at", "trailing")
-
     def __init__(self, channel: LocalChannel, deadline_at: float | None) -> None:
         self._channel = channel
         self._future: asyncio.Future[ResponseT] = channel.loop.create_future()
@@ -49,41 +47,32 @@ class LocalCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
         self.bucket: set[LocalCall[Any, Any]] | None = None
         self.trailing: Metadata = ()
 
-    def begin(self, method: Method, request: Message, metadata: Metadata) -> None:
+    def begin(self, method: Method, request: Message, metadata: Metadata, now: float) -> None:
         """Hand a copy of the request to the servicer, in a task and context of its own."""
         channel = self._channel
         dispatcher = channel.dispatcher
-        call = IncomingCall(
-            method,
-            dispatcher.clock,
-            metadata,
-            self.deadline_at,
-            request=copy_of(request),
-            caller=channel.caller,
-            peer_address="local:",
+        self._call = call = IncomingCall(
+            method, dispatcher.clock, now, metadata, self.deadline_at, channel.caller
         )
-        self._call = call
-        call.task = channel.loop.create_task(self._run(call), context=Context())
+        call.carry(request=copy_of(request))
+        call.peer_address = "local:"
+        call.task = channel.loop.create_task(
+            dispatcher.run(call, encode=False, ended=self._deliver), context=Context()
+        )
         if self.deadline_at is not None:
             self.bucket = channel.deadlines.add(self, self.deadline_at)
 
-    async def _run(self, call: IncomingCall) -> None:
-        try:
-            await self._channel.dispatcher.run(call, encode=False)
-        except asyncio.CancelledError:
-            if not self._future.done():
-                self._future.cancel()
-            return
-        finally:
-            if self.bucket is not None:
-                self.bucket.discard(cast("LocalCall[Any, Any]", self))
+    def _deliver(self, call: IncomingCall) -> None:
+        if self.bucket is not None:
+            self.bucket.discard(self)
         self.trailing = call.trailing
-        if self._future.done():
+        future = self._future
+        if future.done():
             return
         if call.status is not None:
-            self._future.set_exception(rpc_error_of(call.status, call.trailing))
+            future.set_exception(rpc_error_of(call.status, call.trailing))
         else:
-            self._future.set_result(copy_of(call.response))
+            future.set_result(copy_of(call.response))
 
     def expire(self) -> None:
         """Fail the call: its time is over."""
@@ -195,7 +184,8 @@ class LocalMethod(
         """Begin a call; `timeout` is in seconds."""
         channel = self._channel
         dispatcher = channel.dispatcher
-        deadline_at = None if timeout is None else dispatcher.clock.monotonic() + timeout
+        now = dispatcher.clock.monotonic()
+        deadline_at = None if timeout is None else now + timeout
         call: LocalCall[RequestT, ResponseT] = LocalCall(channel, deadline_at)
         method = dispatcher.methods.get(self._path)
         message = cast("Message", request)
@@ -205,7 +195,7 @@ class LocalMethod(
             error = MessageTooLargeError(limit_bytes=dispatcher.message_bytes_max)
             call.fail(rpc_error_of(status_of(error)))
         else:
-            call.begin(method, message, tuple(metadata) if metadata is not None else ())
+            call.begin(method, message, tuple(metadata) if metadata is not None else (), now)
         return call
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from common.context import CallContext
 
@@ -28,6 +28,7 @@ class OutgoingCall:
         caller: str,
         target: str,
         context: CallContext,
+        now: float,
         deadline_at: float | None,
         metadata: list[tuple[str, str | bytes]],
         *,
@@ -46,16 +47,15 @@ class OutgoingCall:
         self.metadata = metadata
         self.is_local = is_local
         self.span: Any = None
-        self.started_at = 0.0
+        self.started_at = now
+        """Instant of the clock's `monotonic` when the attempt began."""
 
 
-class OutgoingMiddleware(Protocol):
-    """One concern of every call that is made."""
+class OutgoingMiddleware:
+    """One concern of every call that is made; a class overrides what it has a use for."""
 
     def before(self, call: OutgoingCall) -> None:
         """Look at a call before it leaves; raise a PaymeshError to keep it."""
-        ...
 
     def after(self, call: OutgoingCall, error: BaseException | None) -> None:
         """Look at a call that has ended; called only when `before` had let it pass."""
-        ...

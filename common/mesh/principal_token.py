@@ -40,10 +40,13 @@ class PrincipalTokens:
         self._signed: OrderedDict[Principal, tuple[bytes, float]] = OrderedDict()
         self._verified: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
 
-    def sign(self, principal: Principal) -> bytes:
-        """Return a serialised `SignedPrincipal`, the same one for half of its life."""
+    def sign(self, principal: Principal, now: float) -> bytes:
+        """Return a serialised `SignedPrincipal`, the same one for half of its life.
+
+        `now` is the clock's `monotonic`, which the caller has read already.
+        """
         signed = self._signed.get(principal)
-        if signed is not None and self._clock.monotonic() < signed[1]:
+        if signed is not None and now < signed[1]:
             return signed[0]
         body = _to_proto(principal).SerializeToString(deterministic=True)
         expires_at = int(self._clock.now().timestamp()) + LIFETIME_SECONDS
@@ -53,18 +56,18 @@ class PrincipalTokens:
             key_id=self._keys.current,
             expires_at_seconds=expires_at,
         ).SerializeToString()
-        self._signed[principal] = (token, self._clock.monotonic() + LIFETIME_SECONDS / 2)
+        self._signed[principal] = (token, now + LIFETIME_SECONDS / 2)
         if len(self._signed) > _CACHE_MAX:
             self._signed.popitem(last=False)
         return token
 
-    def verify(self, token: bytes) -> Principal:
-        """Return the principal that a token proves; raises UnauthenticatedError."""
+    def verify(self, token: bytes, now: float) -> Principal:
+        """Return the principal that a token proves; raises UnauthenticatedError. `now` as above."""
         verified = self._verified.get(token)
-        if verified is not None and self._clock.monotonic() < verified[1]:
+        if verified is not None and now < verified[1]:
             return verified[0]
         principal, left_seconds = self._check(token)
-        self._verified[token] = (principal, self._clock.monotonic() + left_seconds)
+        self._verified[token] = (principal, now + left_seconds)
         if len(self._verified) > _CACHE_MAX:
             self._verified.popitem(last=False)
         return principal

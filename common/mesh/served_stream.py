@@ -14,16 +14,16 @@ from paymesh.mesh.frames import (
     CALL_HEAD_BYTES,
     METHOD_BYTES_MAX,
     Limits,
+    MetadataReader,
     ProtocolError,
-    read_metadata,
     write_metadata,
 )
 from paymesh.mesh.v1 import Call, Drain, ExchangeRequest, ExchangeResponse, Part
 
-from common.errors import MessageTooLargeError, MethodUnknownError, OverloadedError
+from common.errors import MessageTooLargeError, MethodUnknownError, Outcome, OverloadedError
 from common.mesh.dispatch import Dispatcher
 from common.mesh.incoming import IncomingCall, Metadata
-from common.mesh.status import DEADLINE_PASSED, CallStatus, status_of
+from common.mesh.status import CallStatus, status_of
 
 METHODS_MAX: Final = 4_096
 """Most method names that one stream may give short names to."""
@@ -57,10 +57,11 @@ class AssemblyBudget:
 class _Assembly:
     """A request of which not all parts have come."""
 
-    __slots__ = ("call", "have", "parts", "size")
+    __slots__ = ("call", "have", "metadata", "parts", "size")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, metadata: Metadata) -> None:
         self.call = call
+        self.metadata = metadata
         self.size = call.payload_bytes
         self.parts = [call.payload] if call.payload else []
         self.have = len(call.payload)
@@ -90,6 +91,7 @@ class ServedStream:
         self._identities = identities
         self._peer_address = context.peer()
         self._methods: dict[int, str] = {}
+        self._metadata = MetadataReader()
         self._last_call_id = 0
         self._accepted_last: int | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -163,24 +165,28 @@ class ServedStream:
                 raise ProtocolError("the bytes are no frame") from None
             if frame.HasField("hello"):
                 raise ProtocolError("a second hello")
+            now = self._dispatcher.clock.monotonic()
             for call in frame.calls:
-                self._begin(call)
+                self._begin(call, now)
             for part in frame.parts:
-                self._append(part)
+                self._append(part, now)
             for call_id in frame.cancelled_call_ids:
                 self._cancel(call_id)
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: Call, now: float) -> None:
         call_id = call.call_id
         if call_id <= self._last_call_id:
             raise ProtocolError("calls are numbered upwards")
         self._last_call_id = call_id
         path = self._path_of(call)
+        # Always read: entries that the peer says to keep count for later calls too.
+        metadata = self._metadata.read(call)
         if self._accepted_last is not None:
             # Draining: the peer was told, and sends this call elsewhere.
             return
         limits = self._limits
-        size = max(call.payload_bytes, len(call.payload))
+        payload, announced = call.payload, call.payload_bytes
+        size = announced or len(payload)
         if len(self._tasks) + len(self._assemblies) >= limits.calls_max:
             self._refuse(call_id, status_of(OverloadedError(limit=limits.calls_max)))
         elif size > limits.message_bytes_max:
@@ -189,15 +195,15 @@ class ServedStream:
             )
         elif path not in self._dispatcher.methods:
             self._refuse(call_id, status_of(MethodUnknownError(method=path)))
-        elif call.payload_bytes:
-            if len(call.payload) >= call.payload_bytes:
+        elif announced:
+            if len(payload) >= announced:
                 raise ProtocolError("a request in parts that is all there")
             if self._budget.take(size):
-                self._assemblies[call_id] = _Assembly(call)
+                self._assemblies[call_id] = _Assembly(call, metadata)
             else:
                 self._refuse(call_id, status_of(OverloadedError(limit="unfinished requests")))
         else:
-            self._start(call_id, path, call, call.payload)
+            self._start(path, call, payload, metadata, now)
 
     def _path_of(self, call: Call) -> str:
         index = call.method_index
@@ -215,7 +221,7 @@ class ServedStream:
             self._methods[index] = path
         return path
 
-    def _append(self, part: Part) -> None:
+    def _append(self, part: Part, now: float) -> None:
         assembly = self._assemblies.get(part.call_id)
         if assembly is None:
             if part.call_id > self._last_call_id:
@@ -231,7 +237,7 @@ class ServedStream:
             self._budget.give_back(assembly.size)
             call = assembly.call
             path = call.method or self._methods[call.method_index]
-            self._start(part.call_id, path, call, b"".join(assembly.parts))
+            self._start(path, call, b"".join(assembly.parts), assembly.metadata, now)
 
     def _cancel(self, call_id: int) -> None:
         assembly = self._assemblies.pop(call_id, None)
@@ -246,54 +252,47 @@ class ServedStream:
 
     # Serving.
 
-    def _start(self, call_id: int, path: str, frame_call: Call, payload: bytes) -> None:
+    def _start(
+        self, path: str, frame_call: Call, payload: bytes, metadata: Metadata, now: float
+    ) -> None:
         dispatcher = self._dispatcher
-        metadata: Metadata = ()
-        if frame_call.metadata:
-            metadata = read_metadata(frame_call.metadata)
         timeout = frame_call.timeout_microseconds
-        deadline_at = dispatcher.clock.monotonic() + timeout / 1_000_000 if timeout else None
-        call = IncomingCall(
-            dispatcher.methods[path],
-            dispatcher.clock,
-            metadata,
-            deadline_at,
-            payload=payload,
-            identities=self._identities,
-            peer_address=self._peer_address,
+        deadline_at = now + timeout / 1_000_000 if timeout else None
+        call = IncomingCall(dispatcher.methods[path], dispatcher.clock, now, metadata, deadline_at)
+        call.carry(payload=payload)
+        call.identities = self._identities
+        call.peer_address = self._peer_address
+        call.call_id = call_id = frame_call.call_id
+        call.task = self._tasks[call_id] = self._loop.create_task(
+            dispatcher.run(call, encode=True, ended=self._ended)
         )
-        call.task = self._tasks[call_id] = self._loop.create_task(self._serve(call_id, call))
         if deadline_at is not None:
             call.bucket = self._deadlines.add(call, deadline_at)
 
-    async def _serve(self, call_id: int, call: IncomingCall) -> None:
-        try:
-            await self._dispatcher.run(call, encode=True)
-        except asyncio.CancelledError:
-            # Given up by the caller, or late; what servicers do about it is over by now.
-            call.status = DEADLINE_PASSED
-        finally:
-            del self._tasks[call_id]
-            if call.bucket is not None:
-                call.bucket.discard(call)
-            if call.status is None:
-                self._answer(call_id, call)
-            else:
-                self._refuse(call_id, call.status, call.initial, call.trailing)
+    def _ended(self, call: IncomingCall) -> None:
+        call_id = call.call_id
+        del self._tasks[call_id]
+        if call.bucket is not None:
+            call.bucket.discard(call)
+        if call.status is None:
+            self._answer(call_id, call)
+        else:
+            self._refuse(call_id, call.status, call.initial, call.trailing)
 
     def _answer(self, call_id: int, call: IncomingCall) -> None:
         payload = call.answer
-        entry = self._frame.answers.add(call_id=call_id)
-        if len(payload) <= self._peer.inline_bytes_max:
-            entry.payload = payload
-            self._used += CALL_HEAD_BYTES + len(payload)
-        elif len(payload) > self._peer.message_bytes_max:
-            status = status_of(MessageTooLargeError(limit_bytes=self._peer.message_bytes_max))
-            entry.code, entry.message = status.code.value[0], status.message
-            entry.status_details = status.details
-            self._used += CALL_HEAD_BYTES + len(status.details)
+        size = len(payload)
+        if size <= self._peer.inline_bytes_max:
+            entry = self._frame.answers.add(call_id=call_id, payload=payload)
+            self._used += CALL_HEAD_BYTES + size
+        elif size > self._peer.message_bytes_max:
+            error = MessageTooLargeError(
+                outcome=Outcome.EXECUTED, limit_bytes=self._peer.message_bytes_max
+            )
+            self._refuse(call_id, status_of(error), call.initial, call.trailing)
+            return
         else:
-            entry.payload_bytes = len(payload)
+            entry = self._frame.answers.add(call_id=call_id, payload_bytes=size)
             self._cut.append((call_id, payload, 0, self._frame_number))
             self._used += CALL_HEAD_BYTES
         if call.trailing:

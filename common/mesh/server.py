@@ -78,15 +78,17 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not ge
             if len(payload) > limit:
                 await _end(context, status_of(MessageTooLargeError(limit_bytes=limit)), ())
             left = context.time_remaining()
+            now = clock.monotonic()
             call = IncomingCall(
                 method,
                 clock,
+                now,
                 tuple(context.invocation_metadata() or ()),
-                None if left is None else clock.monotonic() + left,
-                payload=payload,
-                identities=identities_of(context),
-                peer_address=context.peer(),
+                None if left is None else now + left,
             )
+            call.carry(payload=payload)
+            call.identities = identities_of(context)
+            call.peer_address = context.peer()
             await dispatcher.run(call, encode=True)
             if call.initial:
                 await context.send_initial_metadata(call.initial)

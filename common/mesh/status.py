@@ -11,7 +11,6 @@ from paymesh.mesh import errors as wire
 
 from common.errors import (
     CancelledError,
-    DeadlineExceededError,
     InternalError,
     Outcome,
     PaymeshError,
@@ -128,7 +127,3 @@ def rpc_error_of(
         status.message,
         None,
     )
-
-
-DEADLINE_PASSED: Final = status_of(DeadlineExceededError())
-"""The answer of a call that was stopped because its time was over."""

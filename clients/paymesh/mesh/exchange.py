@@ -21,12 +21,13 @@ from paymesh.mesh import errors
 from paymesh.mesh.frames import (
     CALL_HEAD_BYTES,
     EXCHANGE_METHOD,
+    METADATA_BYTES_MAX,
     Limits,
     Metadata,
+    MetadataWriter,
     ProtocolError,
     limits_of,
     read_metadata,
-    write_metadata,
 )
 from paymesh.mesh.stream_call import DONE, SENDING, WAITING, WRITTEN, StreamCall
 from paymesh.mesh.v1 import Answer, Drain, ExchangeRequest, ExchangeResponse, Part
@@ -71,6 +72,7 @@ class Exchange:
         self._cancelled: list[int] = []
         self._cut: deque[tuple[AnyCall, int]] = deque()
         self._methods: dict[str, int] = {}
+        self._metadata = MetadataWriter()
         self._calls_begun = 0
         self._retired = False
         self._idle: asyncio.Future[None] | None = None
@@ -164,48 +166,54 @@ class Exchange:
         return frame
 
     def _add_calls(self, frame: ExchangeRequest, waiting: deque[AnyCall], used: int) -> None:
-        full, inline = self._peer.fill_bytes, self._peer.inline_bytes_max
-        calls_max, in_flight, methods = self._peer.calls_max, self._in_flight, self._methods
+        peer = self._peer
+        full, inline, message_max = peer.fill_bytes, peer.inline_bytes_max, peer.message_bytes_max
+        calls_max, in_flight, methods = peer.calls_max, self._in_flight, self._methods
+        add, find_metadata = frame.calls.add, self._metadata.find
         now = self._owner.monotonic()
         while waiting and used < full and len(in_flight) < calls_max:
             call = waiting.popleft()
             if call.progress is DONE:
                 continue
-            if len(call.payload) > self._peer.message_bytes_max:
-                limit = self._peer.message_bytes_max
+            payload = call.payload
+            size = len(payload)
+            indexes, new, metadata_size = find_metadata(call.metadata)
+            if size > message_max or metadata_size > METADATA_BYTES_MAX:
+                limit = message_max if size > message_max else METADATA_BYTES_MAX
                 call.fail(errors.message_too_large(limit, errors.NOT_EXECUTED))
                 continue
             self._calls_begun = call_id = self._calls_begun + 1
-            payload = call.payload
             deadline_at = call.deadline_at
-            left = 0 if deadline_at is None else max(1, int((deadline_at - now) * 1_000_000))
             path = call.method.path
             index = methods.get(path)
-            if index is None:
-                index = methods[path] = len(methods) + 1
-                entry = frame.calls.add(
-                    call_id=call_id, method=path, method_index=index, timeout_microseconds=left
-                )
-                used += len(path)
-            else:
-                entry = frame.calls.add(
-                    call_id=call_id, method_index=index, timeout_microseconds=left
-                )
-            if len(payload) <= inline:
-                entry.payload = payload
-                used += CALL_HEAD_BYTES + len(payload)
+            entry = add(
+                call_id=call_id,
+                method="" if index is not None else path,
+                method_index=index or self._name(path),
+                timeout_microseconds=(
+                    0 if deadline_at is None else max(1, int((deadline_at - now) * 1_000_000))
+                ),
+                payload=payload if size <= inline else b"",
+                metadata_indexes=indexes,
+            )
+            used += CALL_HEAD_BYTES + metadata_size
+            if new:
+                self._metadata.add(entry, new)
+            if size <= inline:
+                used += size
                 call.progress = WRITTEN
             else:
-                entry.payload_bytes = len(payload)
-                used += CALL_HEAD_BYTES
+                entry.payload_bytes = size
                 call.progress = SENDING
                 self._cut.append((call, 0))
-            if call.metadata:
-                write_metadata(entry.metadata, call.metadata)
-                used += 64 * len(call.metadata)
             call.call_id = call_id
             call.exchange = self
             in_flight[call_id] = call
+
+    def _name(self, path: str) -> int:
+        """Give a method its short name on this stream."""
+        index = self._methods[path] = len(self._methods) + 1
+        return index
 
     def _add_part(self, frame: ExchangeRequest) -> int:
         """Add the next part of the message whose turn it is; return its size."""

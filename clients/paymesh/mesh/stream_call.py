@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import grpc
 import grpc.aio
 
-from paymesh.mesh import errors
-from paymesh.mesh.frames import METADATA_BYTES_MAX, Metadata, metadata_bytes
+from paymesh.mesh.frames import Metadata
 
 if TYPE_CHECKING:
     from paymesh.mesh.exchange import Exchange
@@ -39,23 +38,22 @@ WAITING, SENDING, WRITTEN, DONE = Progress
 class StreamCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
     """A call that was put on a stream channel; awaiting it gives the response."""
 
-    __slots__ = (
-        "_channel",
-        "bucket",
-        "call_id",
-        "deadline_at",
-        "exchange",
-        "future",
-        "initial",
-        "metadata",
-        "method",
-        "parts",
-        "payload",
-        "progress",
-        "response_bytes",
-        "trailing",
-        "waiting_since",
-    )
+    # Defaults of the class, so that a call sets only what it has: one is made for every hop.
+
+    progress: Progress = Progress.WAITING
+    call_id: int = 0
+    """Number on its stream, once it has left."""
+    exchange: Exchange | None = None
+    """The stream that it left by."""
+    bucket: set[StreamCall[Any, Any]] | None = None
+    """Where its deadline is watched."""
+    parts: list[bytes] | None = None
+    response_bytes: int = 0
+    """What has come of an answer in parts, and the size of all of it."""
+    initial: Metadata = ()
+    trailing: Metadata = ()
+    waiting_since: float = 0.0
+    """Instant from which it has waited for a peer that is away."""
 
     def __init__(
         self,
@@ -71,15 +69,6 @@ class StreamCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
         self.metadata = metadata
         self.deadline_at = deadline_at
         self.future: asyncio.Future[ResponseT] = channel.loop.create_future()
-        self.progress = WAITING
-        self.call_id = 0
-        self.exchange: Exchange | None = None
-        self.bucket: set[StreamCall[Any, Any]] | None = None
-        self.parts: list[bytes] | None = None
-        self.initial: Metadata = ()
-        self.trailing: Metadata = ()
-        self.response_bytes = 0
-        self.waiting_since = 0.0
 
     def __await__(self) -> Generator[Any, None, ResponseT]:
         """Wait for the response; raises AioRpcError, or CancelledError after `cancel`."""
@@ -96,7 +85,10 @@ class StreamCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
 
     def settle(self, response: ResponseT) -> None:
         """Give the response to whoever waits."""
-        self._leave()
+        self.progress = DONE
+        bucket = self.bucket
+        if bucket is not None:
+            bucket.discard(self)
         if not self.future.done():
             self.future.set_result(response)
 
@@ -216,8 +208,5 @@ class StreamMethod(
             pairs = metadata if type(metadata) is tuple else tuple(metadata)
         deadline_at = None if timeout is None else channel.monotonic() + timeout
         call = StreamCall(channel, self, payload, pairs, deadline_at)
-        if pairs and metadata_bytes(pairs) > METADATA_BYTES_MAX:
-            call.fail(errors.message_too_large(METADATA_BYTES_MAX, errors.NOT_EXECUTED))
-        else:
-            channel.submit(call)
+        channel.submit(call)
         return call

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import PermissionDeniedError
-from common.mesh.incoming import IncomingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
 
 ANY_SERVICE: Final = "@services"
 ANYONE: Final = "@anyone"
@@ -80,7 +80,7 @@ def parse_access(data: Mapping[str, Any]) -> AccessTable:
         raise AccessError(str(error)) from error
 
 
-class IncomingAuthorisation:
+class IncomingAuthorisation(IncomingMiddleware):
     """Refuses calls that the table does not allow."""
 
     def __init__(self, table: AccessTable) -> None:
@@ -101,6 +101,3 @@ class IncomingAuthorisation:
             if call.context is not None and not roles.isdisjoint(call.context.principal.roles):
                 return
         raise PermissionDeniedError(method=path, caller=caller)
-
-    def after(self, call: IncomingCall, error: BaseException | None) -> None:
-        """Nothing to do."""

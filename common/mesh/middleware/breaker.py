@@ -11,7 +11,7 @@ from typing import Final
 
 from common.clock import Clock
 from common.errors import Outcome, RemoteError, Retry, UnavailableError
-from common.mesh.outgoing import OutgoingCall
+from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 
 _COUNTED: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
@@ -25,7 +25,7 @@ class _Target:
         self.is_trying = False
 
 
-class OutgoingBreaker:
+class OutgoingBreaker(OutgoingMiddleware):
     """Counts failures in a row by target; opens at the bound."""
 
     def __init__(self, clock: Clock, failures_max: int, open_seconds: float) -> None:

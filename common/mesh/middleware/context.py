@@ -18,8 +18,8 @@ from urllib.parse import quote
 from common.context import LANE_DEFAULT, ActorType, CallContext, Principal, bound
 from common.errors import UnauthenticatedError
 from common.mesh.caller_token import CALLER_KEY, CallerTokens
-from common.mesh.incoming import IncomingCall
-from common.mesh.outgoing import OutgoingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
+from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 from common.mesh.principal_token import PRINCIPAL_KEY, PrincipalTokens
 from common.telemetry.propagation import BAGGAGE, BIZ_TRACE_ID, extract
 
@@ -36,7 +36,7 @@ def _nobody(caller: str) -> Principal:
     return Principal(actor_type=ActorType.SERVICE, actor_id=caller)
 
 
-class IncomingContext:
+class IncomingContext(IncomingMiddleware):
     """Finds out who calls, who acts and which story it is, and binds it for the servicer."""
 
     def __init__(self, callers: CallerTokens, principals: PrincipalTokens) -> None:
@@ -53,9 +53,8 @@ class IncomingContext:
         if token is None:
             principal = _nobody(caller)
         else:
-            principal = self._principals.verify(
-                token if isinstance(token, bytes) else token.encode()
-            )
+            raw = token if isinstance(token, bytes) else token.encode()
+            principal = self._principals.verify(raw, call.started_at)
         baggage = headers.get(BAGGAGE)
         call.context = context = CallContext(
             principal,
@@ -68,9 +67,6 @@ class IncomingContext:
         # Never unbound: the call has a task of its own, and the binding ends with it.
         bound(context).__enter__()
 
-    def after(self, call: IncomingCall, error: BaseException | None) -> None:
-        """Nothing to do."""
-
     def _caller_of(self, call: IncomingCall) -> str:
         said = call.headers.get(CALLER_KEY)
         if call.identities is not None:
@@ -80,7 +76,7 @@ class IncomingContext:
             if said not in call.identities:
                 raise UnauthenticatedError
             return str(said)
-        return "" if said is None else self._callers.read(str(said))
+        return "" if said is None else self._callers.read(str(said), call.started_at)
 
 
 @lru_cache(maxsize=4_096)
@@ -93,7 +89,7 @@ def _baggage(biz_trace_id: str) -> str:
     return f"{BIZ_TRACE_ID}={quote(biz_trace_id, safe='')}"
 
 
-class OutgoingContext:
+class OutgoingContext(OutgoingMiddleware):
     """Writes the circumstances of the current call into the calls that it makes."""
 
     def __init__(
@@ -108,17 +104,16 @@ class OutgoingContext:
         context = call.context
         metadata = call.metadata
         if not call.is_local:
-            caller = call.caller
-            metadata.append((CALLER_KEY, caller if self._has_tls else self._callers.make(caller)))
+            token = call.caller
+            if not self._has_tls:
+                token = self._callers.make(token, call.started_at)
+            metadata.append((CALLER_KEY, token))
         principal = context.principal
         if principal.actor_id or principal.merchant_id:
-            metadata.append((PRINCIPAL_KEY, self._principals.sign(principal)))
+            metadata.append((PRINCIPAL_KEY, self._principals.sign(principal, call.started_at)))
         if context.biz_trace_id:
             metadata.append((BAGGAGE, _baggage(context.biz_trace_id)))
         if context.lane != LANE_DEFAULT:
             metadata.append((LANE_KEY, context.lane))
         if context.causation_id:
             metadata.append((CAUSATION_KEY, context.causation_id))
-
-    def after(self, call: OutgoingCall, error: BaseException | None) -> None:
-        """Nothing to do."""

@@ -11,17 +11,14 @@ import logging
 from typing import Final
 
 from common.errors import PaymeshError
-from common.mesh.incoming import IncomingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
 from common.mesh.status import AbortedCallError, status_of
 
 _log: Final = logging.getLogger(__name__)
 
 
-class IncomingErrorMapping:
+class IncomingErrorMapping(IncomingMiddleware):
     """Writes the status of failed calls; an exception of no known kind is logged in full here."""
-
-    def before(self, call: IncomingCall) -> None:
-        """Nothing to do."""
 
     def after(self, call: IncomingCall, error: BaseException | None) -> None:
         """Give a failed call its status."""

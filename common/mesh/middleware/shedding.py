@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from common.errors import OverloadedError
-from common.mesh.incoming import IncomingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
 
 RETRY_AFTER_SECONDS: Final = 0.05
 """About the time in which a full process has worked off what it holds."""
 
 
-class IncomingShedding:
+class IncomingShedding(IncomingMiddleware):
     """Counts the calls in flight and refuses those above the bound."""
 
     def __init__(self, calls_max: int) -> None:

@@ -16,8 +16,8 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, Status
 
 from common.clock import Clock
 from common.errors import PaymeshError, RemoteError
-from common.mesh.incoming import IncomingCall
-from common.mesh.outgoing import OutgoingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
+from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 from common.reasons import codes_of
 from common.telemetry.propagation import TRACEPARENT, format_traceparent, parse_traceparent
 
@@ -51,7 +51,7 @@ def _end(span: Span, code: int, reason: str, error: BaseException | None) -> Non
     span.end()
 
 
-class IncomingTelemetry:
+class IncomingTelemetry(IncomingMiddleware):
     """Server spans and figures."""
 
     def __init__(
@@ -69,8 +69,7 @@ class IncomingTelemetry:
         self._chance = chance
 
     def before(self, call: IncomingCall) -> None:
-        """Note the time; begin a span when the trace is recorded."""
-        call.started_at = self._clock.monotonic()
+        """Begin a span when the trace is recorded."""
         header = call.headers.get(TRACEPARENT)
         if header is not None:
             self._join(call, str(header))
@@ -110,7 +109,7 @@ class IncomingTelemetry:
             _end(span, 0 if status is None else status.code.value[0], reason, error)
 
 
-class OutgoingTelemetry:
+class OutgoingTelemetry(OutgoingMiddleware):
     """Client spans and figures, and the `traceparent` of calls."""
 
     def __init__(self, clock: Clock, tracer: Tracer, observe: Observe | None) -> None:
@@ -119,8 +118,7 @@ class OutgoingTelemetry:
         self._observe = observe
 
     def before(self, call: OutgoingCall) -> None:
-        """Note the time; begin a span when the current one is recorded; pass the trace on."""
-        call.started_at = self._clock.monotonic()
+        """Begin a span when the current one is recorded; pass the trace on."""
         current = trace.get_current_span()
         if current is trace.INVALID_SPAN:
             return

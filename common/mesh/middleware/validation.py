@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from common.errors import FieldInvalidError
-from common.mesh.incoming import IncomingCall
+from common.mesh.incoming import IncomingCall, IncomingMiddleware
 
 _RULES_FIELD_NUMBER: Final = 1159
 """Number of protovalidate's option on messages, fields and oneofs (buf/validate/validate.proto)."""
@@ -28,7 +28,7 @@ class RequestInvalidError(FieldInvalidError):
         super().__init__(field=violations[0][0], rule=violations[0][1])
 
 
-class IncomingValidation:
+class IncomingValidation(IncomingMiddleware):
     """Refuses requests that break a rule of their contract, with the paths of all such fields."""
 
     def __init__(self) -> None:
@@ -43,9 +43,6 @@ class IncomingValidation:
             self._has_rules[method.path] = has_rules
         if has_rules:
             check(call.request)
-
-    def after(self, call: IncomingCall, error: BaseException | None) -> None:
-        """Nothing to do."""
 
 
 def check(message: Message) -> None:
