@@ -289,7 +289,8 @@ class Shop:
         self, method: str, path: str, body: Mapping[str, Any] | None, key: str
     ) -> dict[str, Any]:
         """Send a request; what may be repeated is repeated under the same key."""
-        status, answer = 0, {}
+        status = 0
+        answer: dict[str, Any] = {}
         for attempt in range(_TRIES_MAX):
             if attempt:
                 await asyncio.sleep(0.2 * 2**attempt)

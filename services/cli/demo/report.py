@@ -1,0 +1,224 @@
+"""What the demo shows at its end, and what must be true for it to pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from paymesh.account import account_id_for
+from paymesh.account.v1 import (
+    AccountServiceStub,
+    GetAccountsRequest,
+    GetTrialBalanceRequest,
+    GetTrialBalanceResponse,
+)
+from paymesh.sandbox.v1 import MOVEMENT_KIND_PAYMENT
+from paymesh.type.v1 import Fact
+from rich.console import Console
+from rich.table import Table
+
+from common.money import Money, format_decimal
+from services.cli.audit import Findings
+from services.cli.demo.purchases import CURRENCY
+from services.cli.demo.shop import Tally
+from services.cli.facts import list_facts, list_movements, list_unfinished
+from services.cli.operator import Operator
+
+
+@dataclass
+class Report:
+    """The demo's result; `figures` is what `build/demo-report.json` holds."""
+
+    figures: dict[str, Any]
+    balance: GetTrialBalanceResponse
+    unfinished: Mapping[str, list[Fact]]
+    problems: list[str] = field(default_factory=list)
+    """Why the demo fails; empty when it passes."""
+    by_product: Counter[str] = field(default_factory=Counter)
+
+
+async def make_report(
+    operator: Operator,
+    tally: Tally,
+    merchant_id: str,
+    webhooks_received: int,
+    gross_minor: int,
+    payments_per_second: float,
+    findings: Findings,
+) -> Report:
+    """Ask the services for what they know, and compare it with what the shop knows."""
+    orders = await list_facts(operator, "trade", "order")
+    payments = await list_facts(operator, "payment", "payment")
+    refunds = await list_facts(operator, "payment", "refund")
+    purchases = [f.values for f in orders if f.values["type"] == "purchase"]
+    won = [
+        f.values
+        for f in payments
+        if f.values["state"] == "SUCCEEDED" and f.values["order_type"] == "purchase"
+    ]
+    paid = sum(int(values["amount_minor"]) for values in won)
+    given = [f.values for f in refunds if f.values["state"] == "SUCCEEDED"]
+    refunded = sum(int(values["amount_minor"]) for values in given)
+    fees = sum(int(values["fee_minor"]) for values in won)
+    fees -= sum(int(values["fee_returned_minor"]) for values in given)
+    stub = operator.stub(AccountServiceStub, "account")
+    balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
+    unfinished = await list_unfinished(operator)
+    figures: dict[str, Any] = {
+        "orders": len(purchases),
+        "orders_by_state": dict(Counter(values["state"] for values in purchases)),
+        "gross_minor": sum(int(values["amount_minor"]) for values in purchases),
+        "paid_minor": paid,
+        "refunded_minor": refunded,
+        "fees_minor": fees,
+        "merchant_balance_minor": await _merchant_balance(operator, merchant_id),
+        "recharges": tally.recharges,
+        "recharged_minor": tally.recharged_minor,
+        "declined": tally.declined,
+        "refunds": len(given),
+        "trial_balance_difference_minor": sum(map(abs, balance.difference_minor.values())),
+        "unfinished": sum(map(len, unfinished.values())),
+        "webhooks_expected": sum(tally.expected.values()),
+        "webhooks_received_unique": webhooks_received,
+        "payments_per_second": round(payments_per_second, 1),
+        "sandbox_difference_minor": await _sandbox_difference(operator, balance),
+    }
+    by_product = Counter(values["product"] for values in won)
+    report = Report(figures, balance, unfinished, by_product=by_product)
+    report.problems = _problems(figures, tally, gross_minor, findings, unfinished)
+    return report
+
+
+async def _merchant_balance(operator: Operator, merchant_id: str) -> int:
+    """Return what the merchant has: pending and settled, what is held of them included."""
+    principal = operator.principal
+    ids = [
+        account_id_for(
+            merchant_id,
+            kind,
+            CURRENCY,
+            tenant_id=principal.tenant_id,
+            mode=str(principal.mode),
+        )
+        for kind in ("merchant_pending", "merchant_settled")
+    ]
+    stub = operator.stub(AccountServiceStub, "account")
+    answer = await stub.GetAccounts(GetAccountsRequest(ids=ids))
+    return sum(
+        account.balance.credits_posted_minor - account.balance.debits_posted_minor
+        for account in answer.accounts
+    )
+
+
+async def _sandbox_difference(operator: Operator, balance: GetTrialBalanceResponse) -> int:
+    """Return what the outside parties' own ledger says they took and kept, less what ours says."""
+    theirs = 0
+    for movement in await list_movements(operator):
+        sign = 1 if movement.kind == MOVEMENT_KIND_PAYMENT else -1
+        theirs += sign * movement.money.amount_minor
+    ours = sum(
+        line.debits_posted_minor - line.credits_posted_minor
+        for line in balance.lines
+        if line.kind == "channel_receivable"
+    )
+    return theirs - ours
+
+
+def _problems(
+    figures: Mapping[str, Any],
+    tally: Tally,
+    gross_minor: int,
+    findings: Findings,
+    unfinished: Mapping[str, list[Fact]],
+) -> list[str]:
+    """Say everything that must hold and does not."""
+    problems = [f"the shop: {failure}" for failure in tally.failures]
+    problems += [f"audit: {line}" for line in findings.off]
+    wanted = {
+        "orders": tally.orders,
+        "gross_minor": gross_minor,
+        "paid_minor": tally.paid_minor,
+        "refunded_minor": tally.refunded_minor,
+        "trial_balance_difference_minor": 0,
+        "webhooks_received_unique": figures["webhooks_expected"],
+        "sandbox_difference_minor": 0,
+        "merchant_balance_minor": figures["paid_minor"]
+        - figures["refunded_minor"]
+        - figures["fees_minor"],
+    }
+    problems += [
+        f"{name} is {figures[name]}, not {value}"
+        for name, value in wanted.items()
+        if figures[name] != value
+    ]
+    if set(figures["orders_by_state"]) - {"COMPLETED"}:
+        problems.append(f"orders have not ended: {figures['orders_by_state']}")
+    for service, facts in unfinished.items():
+        nouns = Counter((f.values.get("noun", ""), f.values.get("state", "")) for f in facts)
+        words = ", ".join(f"{count} {noun} {state}" for (noun, state), count in nouns.items())
+        problems.append(f"unfinished in {service}: {words}")
+    return problems
+
+
+def write_report(report: Report, file: Path) -> None:
+    """Write the figures as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(orjson.dumps(report.figures, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def print_report(report: Report, webhooks: Counter[str], console: Console) -> None:
+    """Print the result for a person."""
+    figures = report.figures
+    orders = Table("orders", "", title="Orders", title_justify="left", box=None)
+    for state, count in sorted(figures["orders_by_state"].items()):
+        orders.add_row(state, f"{count:,}")
+    for product, count in sorted(report.by_product.items()):
+        orders.add_row(f"paid by {product}", f"{count:,}")
+    orders.add_row("declined first", f"{figures['declined']:,}")
+    orders.add_row("refunds", f"{figures['refunds']:,}")
+    orders.add_row("recharges", f"{figures['recharges']:,}")
+    console.print(orders)
+    money = Table(
+        "kind of account",
+        "accounts",
+        "debits",
+        "credits",
+        "balance",
+        title="Money by kind of account",
+        title_justify="left",
+        box=None,
+    )
+    for column in money.columns[1:]:
+        column.justify = "right"
+    for line in report.balance.lines:
+        money.add_row(
+            line.kind,
+            f"{line.accounts:,}",
+            _dollars(line.debits_posted_minor),
+            _dollars(line.credits_posted_minor),
+            _dollars(line.credits_posted_minor - line.debits_posted_minor),
+        )
+    console.print(money)
+    difference = figures["trial_balance_difference_minor"]
+    console.print(f"trial balance: debits − credits = {_dollars(difference)}")
+    console.print(
+        f"paid {_dollars(figures['paid_minor'])} − refunded {_dollars(figures['refunded_minor'])}"
+        f" − fees {_dollars(figures['fees_minor'])}"
+        f" = merchant {_dollars(figures['merchant_balance_minor'])}"
+    )
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(webhooks.items()))
+    console.print(
+        f"webhooks: {figures['webhooks_received_unique']:,} of"
+        f" {figures['webhooks_expected']:,} expected ({kinds})"
+    )
+    console.print(f"payments per second: {figures['payments_per_second']:,}")
+    unfinished = figures["unfinished"]
+    console.print(f"unfinished: {unfinished or 'nothing'}")
+
+
+def _dollars(amount_minor: int) -> str:
+    return format_decimal(Money(CURRENCY, amount_minor))

@@ -1,0 +1,115 @@
+"""Facts and stories asked of every service that tells them; the only place that joins them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import paymesh.account.v1 as account
+import paymesh.channel.v1 as channel
+import paymesh.edge.v1 as edge
+import paymesh.member.v1 as member
+import paymesh.notify.v1 as notify
+import paymesh.payment.v1 as payment
+import paymesh.risk.v1 as risk
+import paymesh.sandbox.v1 as sandbox
+import paymesh.settlement.v1 as settlement
+import paymesh.trade.v1 as trade
+from paymesh.type.v1 import Fact, StoryItem
+
+from services.cli.operator import Operator
+
+# Each service has messages of its own with the same fields, so that each can grow by itself.
+TELLERS: Final[Mapping[str, tuple[Callable[[Any], Any], Any]]] = {
+    "account": (account.AccountServiceStub, account),
+    "channel": (channel.ChannelServiceStub, channel),
+    "member": (member.MemberServiceStub, member),
+    "notify": (notify.NotifyServiceStub, notify),
+    "payment": (payment.PaymentServiceStub, payment),
+    "risk": (risk.RiskServiceStub, risk),
+    "settlement": (settlement.SettlementServiceStub, settlement),
+    "trade": (trade.TradeServiceStub, trade),
+}
+"""Services that tell facts and stories."""
+
+_TIMEOUT_SECONDS: Final = 30.0
+
+
+async def list_facts(operator: Operator, service: str, kind: str) -> list[Fact]:
+    """Return all facts of a kind that a service tells, page by page."""
+    make, messages = TELLERS[service]
+    stub = operator.stub(make, service)
+    facts: list[Fact] = []
+    token = ""
+    while True:
+        answer = await stub.ListFacts(
+            messages.ListFactsRequest(kind=kind, page_token=token), timeout=_TIMEOUT_SECONDS
+        )
+        facts.extend(answer.facts)
+        token = answer.next_page_token
+        if not token:
+            return facts
+
+
+async def list_unfinished(operator: Operator) -> dict[str, list[Fact]]:
+    """Return what has not ended, by service; services with nothing are left out."""
+    answers = await asyncio.gather(
+        *(list_facts(operator, service, "unfinished") for service in TELLERS)
+    )
+    return {service: facts for service, facts in zip(TELLERS, answers, strict=True) if facts}
+
+
+async def find_story(operator: Operator, subject: str) -> str:
+    """Return the story that an id, number or reference belongs to; empty when nobody knows it."""
+
+    async def ask(service: str, make: Callable[[Any], Any], messages: Any) -> str:
+        request = messages.ListStoryRequest(subject_id=subject, page_size=1)
+        answer = await operator.stub(make, service).ListStory(request, timeout=_TIMEOUT_SECONDS)
+        return str(answer.biz_trace_id)
+
+    answers = await asyncio.gather(
+        *(ask(service, make, messages) for service, (make, messages) in _story_tellers().items())
+    )
+    return next((answer for answer in answers if answer), "")
+
+
+async def tell_story(operator: Operator, biz_trace_id: str) -> list[StoryItem]:
+    """Return everything that every service tells of a story, oldest first."""
+
+    async def ask(service: str, make: Callable[[Any], Any], messages: Any) -> list[StoryItem]:
+        stub = operator.stub(make, service)
+        items: list[StoryItem] = []
+        token = ""
+        while True:
+            request = messages.ListStoryRequest(biz_trace_id=biz_trace_id, page_token=token)
+            answer = await stub.ListStory(request, timeout=_TIMEOUT_SECONDS)
+            items.extend(answer.items)
+            token = answer.next_page_token
+            if not token:
+                return items
+
+    answers = await asyncio.gather(
+        *(ask(service, make, messages) for service, (make, messages) in _story_tellers().items())
+    )
+    items = [item for answer in answers for item in answer]
+    return sorted(items, key=lambda item: (item.occurred_at.seconds, item.occurred_at.nanos))
+
+
+async def list_movements(operator: Operator) -> list[Any]:
+    """Return the sandbox's own ledger: what the outside parties really did."""
+    stub = operator.stub(sandbox.SandboxServiceStub, "sandbox")
+    movements: list[Any] = []
+    token = ""
+    while True:
+        answer = await stub.ListMovements(
+            sandbox.ListMovementsRequest(page_token=token), timeout=_TIMEOUT_SECONDS
+        )
+        movements.extend(answer.movements)
+        token = answer.next_page_token
+        if not token:
+            return movements
+
+
+def _story_tellers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
+    return {**TELLERS, "edge": (edge.EdgeServiceStub, edge)}

@@ -1,0 +1,104 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.embedded.instances import InstanceBusyError
+from common.embedded.postgres import PostgresMissingError
+from common.embedded.processes import ProcessStartError
+from common.embedded.rabbitmq import RabbitMissingError
+from common.embedded.valkey import ValkeyMissingError
+
+app = typer.Typer(
+    help="paymesh: a payment platform as a gRPC mesh.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_SET_UP_ERRORS = (
+    InstanceBusyError,
+    ProcessStartError,
+    PostgresMissingError,
+    RabbitMissingError,
+    ValkeyMissingError,
+)
+
+
+@app.command()
+def serve(names: Annotated[list[str], typer.Argument(help="services, in one process")]) -> None:
+    """Run some services in this process until it is told to stop."""
+    from common.process import serve as serve_process
+    from services.cli.sources import ServiceNameError, find_source
+
+    try:
+        sources = [find_source(name) for name in names]
+    except ServiceNameError as error:
+        sys.exit(f"paymesh: {error}")
+    sys.exit(serve_process(sources))
+
+
+@app.command()
+def up(
+    topology: Annotated[Path | None, typer.Option(help="which services share a process")] = None,
+) -> None:
+    """Run servers and all services until interrupted."""
+    from services.cli.up import run_up
+
+    _run(run_up(topology))
+
+
+@app.command()
+def demo(
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="purchases, in either form of the data set")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="the first N data lines")] = None,
+    topology: Annotated[Path | None, typer.Option(help="which services share a process")] = None,
+) -> None:
+    """Replay a shop's purchases through the whole platform, and prove the books."""
+    from services.cli.demo.run import run_demo
+
+    _run(run_demo(input_file, limit, topology, Console()))
+
+
+@app.command()
+def audit() -> None:
+    """Prove the books of a running platform; say what is off."""
+    from services.cli.audit import run_audit
+
+    _run(run_audit(Console()))
+
+
+@app.command()
+def trace(
+    subject: Annotated[str, typer.Argument(help="an order, payment, refund, story …")],
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False,
+) -> None:
+    """Tell the whole story of an order on one time line."""
+    from services.cli.trace import run_trace
+
+    _run(run_trace(subject, as_json, Console()))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> None:
+    """Run a command's coroutine; its result is the exit status."""
+    import uvloop
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        status = uvloop.run(work)
+    except _SET_UP_ERRORS as error:
+        sys.exit(f"paymesh: {error}")
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+    sys.exit(status)
