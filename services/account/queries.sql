@@ -3,14 +3,21 @@
 -- another plan for another size of batch.
 
 -- name: lock_holds
--- The open holds that a batch posts, voids or expires, locked in the order of their ids. A hold
--- that another writer ended while this waited is not returned.
-SELECT id, tenant_id, mode, debit_account_id, credit_account_id, currency_code,
-       held_minor, posted_minor, expires_at
-FROM holds
-WHERE book = $1 AND id = ANY($2::text[])
-ORDER BY id
-FOR UPDATE;
+-- The open holds that a batch posts, voids or expires, locked in the order of their ids, after the
+-- book's day. A hold that another writer ended while this waited is not returned.
+WITH day AS MATERIALIZED (
+    SELECT business_date FROM business_dates WHERE book = $1 FOR SHARE
+), locked AS MATERIALIZED (
+    SELECT id, tenant_id, mode, debit_account_id, credit_account_id, currency_code,
+           held_minor, posted_minor, expires_at
+    FROM holds
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+    FOR UPDATE
+)
+SELECT l.id, l.tenant_id, l.mode, l.debit_account_id, l.credit_account_id, l.currency_code,
+       l.held_minor, l.posted_minor, l.expires_at
+FROM day CROSS JOIN locked l;
 
 -- name: lock_accounts
 -- The business date under a shared lock, then the accounts of a batch locked in the order of their

@@ -236,7 +236,10 @@ class _Batch:
 
     def _take_chain(self, chain: Chain) -> tuple[TransferResult, ...]:
         known = [self._known.get(transfer.id) for transfer in chain]
-        fresh = [stored is None or stored.is_tombstone for stored in known]
+        fresh = [
+            stored is None or (stored.is_tombstone and transfer.kind == TransferKind.PENDING)
+            for transfer, stored in zip(chain, known, strict=True)
+        ]
         if all(fresh):
             return self._book_chain(chain)
         # A chain is booked all or none, so one of which some ids are kept is another chain.
@@ -295,12 +298,14 @@ class _Batch:
         )
 
     def _burn(self, transfer: Transfer, refusal: Refusal) -> TransferResult:
+        tombstone = self._known.get(transfer.id)
+        if tombstone is not None:  # it burned the id before
+            return tombstone.answer(replayed=False)
         snapshot = self._snapshot
         stored = StoredTransfer(
             transfer, TransferStatus.REFUSED, refusal, 0, snapshot.business_date, snapshot.now
         )
-        if transfer.id not in self._known:  # a tombstone burned the id before
-            self._keep(stored)
+        self._keep(stored)
         return stored.answer(replayed=False)
 
     # Booking. Everything is checked before anything is changed.

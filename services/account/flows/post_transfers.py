@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -24,6 +25,7 @@ from services.account.domain.decisions import Decision, Snapshot, decide, unclai
 from services.account.domain.requests import RequestRules, book_of_chain
 from services.account.domain.transfers import (
     Chain,
+    Hold,
     Refusal,
     Transfer,
     TransferKind,
@@ -39,14 +41,11 @@ _log = logging.getLogger(__name__)
 
 Answers = tuple[TransferResult, ...]
 
-# An id is contested when another writer commits it between our read and our write; it is there to
-# be read the next time, so more than twice takes a storm of repeats.
-_CONTESTED_TRIES: Final = 6
 _SHUT: Final = frozenset({AccountStatus.CREDIT_FROZEN, AccountStatus.CLOSED})
 
 
 class IdContestedError(Exception):
-    """Other writers took ids of the batch every time it was tried; it may be tried again."""
+    """An id was neither free nor kept, alone on the book: a writer that does not lock it."""
 
 
 class Ledger:
@@ -177,69 +176,80 @@ class _BookPoster:
         await self._lane.close()
 
     async def _flush(self, chains: Sequence[Chain]) -> Sequence[Answers]:
+        """Decide and write one batch.
+
+        Ids are not read first. A transfer that is kept already, booked or refused, meets its first
+        copy when it is inserted, and a hold that is over is not among the open ones; then nothing
+        is written, and the batch is decided again alone on the book, with all that is kept under
+        its ids. So the usual batch, in which nothing is a repeat, is spared the reading.
+        """
         await self._make_months(chains)
         lane = self._lane
-        reads_first = False
-        for _ in range(_CONTESTED_TRIES):
+        for is_alone in (False, True):
             try:
                 await lane.begin()
-                decision, snapshot = await self._decide(chains, reads_first=reads_first)
-                if not decision.stored:
-                    await lane.commit()
-                    return decision.answers
-                if await lane.write(decision, snapshot.now, snapshot.business_date):
-                    await lane.commit()
-                    return decision.answers
+                decided = await (self._decide_alone if is_alone else self._decide)(chains)
+                if decided is not None:
+                    decision, snapshot = decided
+                    if not decision.stored or await lane.write(
+                        decision, snapshot.now, snapshot.business_date
+                    ):
+                        await lane.commit()
+                        return decision.answers
             except BaseException:
                 await lane.abandon()
                 raise
-            # An id was kept already, or another writer took it just now: nothing was folded that
-            # is not undone here, and in a new transaction the id is there to be read.
             await lane.abandon()
-            reads_first = True
         raise IdContestedError
 
-    async def _decide(
-        self, chains: Sequence[Chain], *, reads_first: bool
-    ) -> tuple[Decision, Snapshot]:
-        """Lock, read and decide. Ids are read before only where a repeat could go unnoticed.
+    async def _decide(self, chains: Sequence[Chain]) -> tuple[Decision, Snapshot] | None:
+        """Lock and decide; None when what is not there has to be known."""
+        orders = [transfer for chain in chains for transfer in chain]
+        pending_ids = {t.pending_id for t in orders if t.pending_id}
+        holds = await self._lane.lock_holds(pending_ids) if pending_ids else {}
+        made_here = {t.id for t in orders if t.kind == TransferKind.PENDING}
+        if pending_ids - holds.keys() - made_here:
+            return None
+        snapshot = await self._lock(orders, holds)
+        decision = decide(chains, snapshot)
+        return None if decision.needs_existing else (decision, snapshot)
 
-        A transfer that is kept, booked or refused, meets its first copy when it is inserted. So
-        the usual batch, in which nothing is a repeat, is spared the reading.
-        """
+    async def _decide_alone(self, chains: Sequence[Chain]) -> tuple[Decision, Snapshot]:
+        """Decide with all that is kept under the ids, while no other batch of the book runs."""
         lane = self._lane
+        await lane.lock_book()
         orders = [transfer for chain in chains for transfer in chain]
         pending_ids = {t.pending_id for t in orders if t.pending_id}
         holds = await lane.lock_holds(pending_ids) if pending_ids else {}
+        snapshot = replace(
+            await self._lock(orders, holds),
+            fates=await lane.read_fates(list(pending_ids - holds.keys())),
+            existing=await lane.read_transfers([t.id for t in orders]),
+        )
+        return decide(chains, snapshot), snapshot
+
+    async def _lock(self, orders: list[Transfer], holds: Mapping[str, Hold]) -> Snapshot:
         account_ids = {t.debit_account_id for t in orders}
         account_ids.update(t.credit_account_id for t in orders)
         for hold in holds.values():
             account_ids.add(hold.debit_account_id)
             account_ids.add(hold.credit_account_id)
         account_ids.discard("")
-        accounts, now, business_date = await lane.lock_accounts(account_ids)
+        accounts, now, business_date = await self._lane.lock_accounts(account_ids)
         shut = {unclaimed_account_id(a) for a in accounts.values() if a.status in _SHUT}
         if shut - account_ids:
-            more, now, business_date = await lane.lock_accounts(shut - account_ids)
+            # Out of the order of ids, so this may end in a deadlock, and then in another try.
+            more, now, business_date = await self._lane.lock_accounts(shut - account_ids)
             accounts.update(more)
-        endless = pending_ids - holds.keys()
-        reads = reads_first or bool(
-            endless - {t.id for t in orders if t.kind == TransferKind.PENDING}
-        )
-        ids = [t.id for t in orders]
-        snapshot = Snapshot(
+        return Snapshot(
             accounts=accounts,
             holds=holds,
-            fates=await lane.read_fates(list(endless)) if reads else {},
-            existing=await lane.read_transfers(ids) if reads else {},
+            fates={},
+            existing={},
             now=now,
             business_date=business_date,
             tombstones_from=f"tfr_{encode_time(self._clock.now() - self._window)}",
         )
-        decision = decide(chains, snapshot)
-        if decision.needs_existing and not reads:
-            return await self._decide(chains, reads_first=True)
-        return decision, snapshot
 
     async def _make_months(self, chains: Sequence[Chain]) -> None:
         ids = [t.id for chain in chains for t in chain]

@@ -1,9 +1,12 @@
 """The posting path: one session that locks, reads and writes whole batches.
 
 A lane has a connection of its own, so that it can be given settings for statements over arrays and
-costs no round trip to be lent and returned. A transaction is: lock the holds and then the accounts,
-each in the order of their ids; read what is kept under the ids where that can matter; write
-everything set by set; commit.
+costs no round trip to be lent and returned. A transaction is: lock the book's day, the holds and
+the accounts, in this order and each in the order of their ids; write everything set by set; commit.
+
+Most batches share the day's lock. One that has to know what is *not* there (a repeat that may have
+been refused, a hold that is not open) takes it alone, because rows that do not exist cannot be
+locked: while it runs no other batch of the book does, so that its answers are those of some order.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from services.account.store.rows import QUERIES, account_from, hold_from, transf
 # to be answered by keys. Planning them anew for each batch costs more than running them.
 _SESSION: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
 
+_LOCK_BOOK: Final = QUERIES["lock_business_date"]
 _LOCK_HOLDS: Final = QUERIES["lock_holds"]
 _LOCK_ACCOUNTS: Final = QUERIES["lock_accounts"]
 _READ_TRANSFERS: Final = QUERIES["read_transfers"]
@@ -78,6 +82,10 @@ class Lane:
         if connection is not None and not connection.is_closed():
             with suppress(Exception):
                 await connection.close()
+
+    async def lock_book(self) -> None:
+        """Let no other batch of the book run until this one has ended. Comes before all locks."""
+        await self._session.execute(_LOCK_BOOK, self._book)
 
     async def lock_holds(self, pending_ids: Iterable[str]) -> dict[str, Hold]:
         """Lock open holds, in the order of their ids."""

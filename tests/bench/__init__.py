@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against stated baselines, in interleaved windows of one run."""
