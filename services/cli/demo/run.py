@@ -83,7 +83,7 @@ async def _replay(
 ) -> int:
     webhooks = WebhookReceiver()
     await webhooks.start()
-    merchant_id, signer = await _register_merchant(operator)
+    merchant_id, signer = await register_merchant(operator)
     rest = RestClient(deployment.edge_url, signer, IN_FLIGHT_MAX)
     payer = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT_MAX))
     try:
@@ -145,7 +145,7 @@ def _open_shop(
     return Shop(rest.send, webhooks, scan, advance, card_number)
 
 
-async def _register_merchant(operator: Operator) -> tuple[str, RequestSigner]:
+async def register_merchant(operator: Operator) -> tuple[str, RequestSigner]:
     """Register the shop as a merchant, with a key of its own making."""
     members = operator.stub(MemberServiceStub, "member")
     answer = await members.RegisterMerchant(
