@@ -1,0 +1,1 @@
+"""The contracts of `member`: merchants, users, keys and bank cards."""

@@ -1,0 +1,1 @@
+"""The contracts of `payment`: how an order is paid, and given back."""

@@ -1,0 +1,1 @@
+"""The contracts of `risk`: pass, challenge or block, and why."""

@@ -1,0 +1,1 @@
+"""The contracts of `routing`: which channel carries a payment, and why."""

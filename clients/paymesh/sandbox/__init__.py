@@ -1,0 +1,1 @@
+"""The contracts of `sandbox`: what the simulated outside parties really moved."""

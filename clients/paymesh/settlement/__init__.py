@@ -1,0 +1,1 @@
+"""The contracts of `settlement`: fees, clearing, and who gets what."""

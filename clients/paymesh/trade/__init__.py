@@ -1,0 +1,1 @@
+"""The contracts of `trade`: what was bought, and how far it is."""

@@ -1,0 +1,1 @@
+"""What all contracts share: money, principals, stories and facts."""
