@@ -39,20 +39,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._in_head = True
+        self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first head its time."""
+        super().connection_made(transport)
+        self._start_timer()
+
     def data_received(self, data: bytes) -> None:
         """Feed the parser; give up on a head that is too long."""
+        was_in_head = self._in_head
         super().data_received(data)
         if not self._in_head:
             return
-        self._head_bytes += len(data)
+        # Of the piece that a head begins in, the size says nothing: a body may end in it.
+        if was_in_head:
+            self._head_bytes += len(data)
         if self._head_bytes > self.head_bytes_max:
             self.send_400_response("The head is too long.")
         elif self._head_timer is None and not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer with the connection."""
@@ -73,18 +81,28 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too long")  # the parser makes a 400 of it
         super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        """What follows is the head of the next request."""
-        super().on_message_complete()
-        self._in_head = True
-        self._head_bytes = 0
-
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are no request, as a problem, and hang up."""
+        """Answer bytes that are no request, as a problem, and hang up.
+
+        Never in the place of an answer that is still to come: a request that was whole is answered
+        first, and what follows it is dropped with the connection.
+        """
         if self.transport.is_closing():
             return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                self.pipeline.clear()
+                return
+            # The body itself is broken: whoever reads it is told that no more will come.
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.write(_BAD_REQUEST % (len(_BAD_REQUEST_BODY), _BAD_REQUEST_BODY))
         self.transport.close()
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,6 +36,7 @@ class Refusals:
         self._second = 0
         self._in_second = 0
         self._wake = asyncio.Event()
+        self._flushing = asyncio.Lock()
 
     def add(self, request_id: str, route: str, reason: str, merchant_id: str) -> None:
         """Take down a refusal; dropped and counted when there are too many."""
@@ -67,10 +69,11 @@ class Refusals:
 
     async def flush(self) -> None:
         """Write everything that waits now."""
-        while self._waiting:
-            batch = [self._waiting[i] for i in range(min(len(self._waiting), _BATCH_MAX))]
-            await self._write(batch)
-            # Taken away only now: a batch that failed is written again, and a row that was
-            # written after all is left alone.
-            for _ in batch:
-                self._waiting.popleft()
+        async with self._flushing:
+            while self._waiting:
+                batch = list(itertools.islice(self._waiting, _BATCH_MAX))
+                await self._write(batch)
+                # Taken away only now: a batch that failed is written again, and a row that was
+                # written after all is left alone.
+                for _ in batch:
+                    self._waiting.popleft()

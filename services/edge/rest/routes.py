@@ -33,7 +33,7 @@ _LITERAL: Final = re.compile(r"^[A-Za-z0-9_-]+$")
 # What a variable of a path may be: ids and numbers of ours, never an escape or a dot segment.
 _SEGMENT: Final = re.compile(r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$")
 _QUERY_FIELDS_MAX: Final = 32
-_INTEGER: Final = re.compile(r"^-?\d{1,19}$")
+_INTEGER: Final = re.compile(r"^-?[0-9]{1,19}$")
 
 
 class RouteError(ValueError):
@@ -193,7 +193,7 @@ def build_routes(services: Iterable[ServiceDescriptor], codec: JsonCodec) -> Rou
         RouteError: an annotation that is not understood, or two of the same path and method.
         UnsupportedFieldError: a message that has no form in JSON.
     """
-    routes = []
+    routes: list[Route] = []
     for service in services:
         for method in service.methods:
             options = method.GetOptions()

@@ -34,7 +34,8 @@ _COMPONENTS: Final = frozenset({"@method", "@path", "@query", "content-digest", 
 _ALWAYS: Final = frozenset({"@method", "@path", "@query"})
 _INPUT: Final = re.compile(
     r'^sig1=(\(("[@a-z-]{1,32}"(?: "[@a-z-]{1,32}"){0,9})?\)'
-    r'((?:;[a-z]{1,16}=(?:-?\d{1,15}|"[^"\\]{0,128}")){0,16}))$'
+    r'((?:;[a-z]{1,16}=(?:-?\d{1,15}|"[^"\\]{0,128}")){0,16}))$',
+    re.ASCII,
 )
 _PARAMETER: Final = re.compile(r';([a-z]+)=(?:(-?\d+)|"([^"\\]*)")')
 _SIGNATURE: Final = re.compile(r"^sig1=:([A-Za-z0-9+/]{86}==):$")
