@@ -350,10 +350,7 @@ async def start_edge(
             settings=Settings(),
             clock=clock,
             ids=IdFactory(clock),
-            redis=open_redis(
-                redis,
-                namespace=f"{redis_prefix}{base64.b32encode(IDS.new('tst').encode()).decode()}:",
-            ),
+            redis=open_redis(redis, namespace=f"{redis_prefix}{IDS.new('tst')}:"),
             broker=Broker(amqp_url, namespace="", name="test"),
             host=host,
             schema_urls={"edge": url},

@@ -36,17 +36,17 @@ async def test_requests_beyond_the_bound_are_shed_with_nothing_begun(
 ) -> None:
     edge = await start_edge(requests_in_flight_max=2)
     go_on = asyncio.Event()
-    begun: list[str] = []
+    begun = asyncio.Semaphore(0)
 
     async def create(request: CreateOrderRequest) -> CreateOrderResponse:
-        begun.append(request.request_id)
+        begun.release()
         await go_on.wait()
         return CreateOrderResponse(order=order_of(request))
 
     edge.behind.create_order = create
     held = [asyncio.create_task(edge.post("/v1/orders", ORDER)) for _ in range(2)]
-    while len(begun) < 2:
-        await asyncio.sleep(0.005)
+    for _ in held:
+        await begun.acquire()
 
     shed = await edge.post("/v1/orders", ORDER)
     go_on.set()

@@ -103,7 +103,7 @@ async def test_a_key_belongs_to_one_merchant_and_method(edge: Edge) -> None:
     ("error", "status", "is_kept"),
     [
         (StateConflictError(resource="order", state="CLOSED"), 409, True),
-        (StateConflictError(resource="order", state="PAYING", retry=Retry.AFTER_DELAY), 409, False),
+        (StateConflictError(resource="order", state="NEW", retry=Retry.AFTER_DELAY), 409, False),
         (OverloadedError(limit=1, retry=Retry.NEVER), 503, False),
         (
             UnavailableError(target="account", outcome=Outcome.UNKNOWN, retry=Retry.NEVER),
