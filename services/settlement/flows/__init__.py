@@ -1,0 +1,1 @@
+"""The verbs of settlement that change something, a file each."""

@@ -1,0 +1,1 @@
+"""The verbs of trade that change something, a file each."""

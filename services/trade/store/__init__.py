@@ -1,0 +1,1 @@
+"""Orders and refunds in PostgreSQL: every write takes a batch, with its history and its events."""
