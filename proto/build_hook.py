@@ -118,6 +118,9 @@ def reexport(folder: Path, package: str) -> None:
             lines.extend(f"    {name} as {name},\n" for name in names)
             lines.append(")\n")
             exported.extend(names)
+        elif source.endswith("_service_pb2"):
+            # Loads the service's descriptor, which reflection and readers of its options need.
+            lines.append(f"from paymesh.{package} import {source} as {source}\n")
     if len(set(exported)) != len(exported):
         twice = sorted({n for n in exported if exported.count(n) > 1})
         raise ContractsError(f"paymesh.{package} defines {', '.join(twice)} twice")
