@@ -21,7 +21,7 @@ _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _TIME_LENGTH: Final = 10
 _BOOK_LENGTH: Final = 2
 _RANDOM_LENGTH: Final = 14
-_FORM: Final = re.compile(rf"^([a-z]{{3}})_([{_ALPHABET}]{{26}})$")
+_FORM: Final = re.compile(rf"^([a-z]{{3}})_([{_ALPHABET}]{{26}})\Z")
 
 BOOK_DEFAULT: Final = 0
 """The one book of a small installation."""

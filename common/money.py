@@ -99,8 +99,8 @@ def format_decimal(money: Money) -> str:
 def parse_decimal(text: str, currency_code: str) -> Money:
     """Return the money that a plain decimal in major units stands for.
 
-    Raises ValueError for anything but digits with at most the currency's number of decimals; never
-    rounds.
+    Raises ValueError for anything but digits with at most the currency's number of decimals, and
+    for more than 10^15 minor units; never rounds.
     """
     exponent = exponent_of(currency_code)
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
@@ -108,7 +108,10 @@ def parse_decimal(text: str, currency_code: str) -> Money:
     plain = whole.isascii() and whole.isdigit() and (not point or fraction.isdigit())
     if not plain or not fraction.isascii() or len(fraction) > exponent:
         raise ValueError(f"not an amount of {currency_code}")
-    return Money(currency_code, sign * int(whole + fraction.ljust(exponent, "0")))
+    amount_minor = int(whole + fraction.ljust(exponent, "0"))
+    if amount_minor > AMOUNT_MINOR_MAX:
+        raise ValueError("amount above 10^15 minor units")
+    return Money(currency_code, sign * amount_minor)
 
 
 def fee_of(amount_minor: int, rate_ppm: int) -> int:

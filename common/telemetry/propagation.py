@@ -116,5 +116,5 @@ def _read_biz_trace_id(header: str) -> str:
         name, _, rest = member.partition("=")
         if name.strip() == BIZ_TRACE_ID:
             value = unquote(rest.partition(";")[0].strip())
-            return value if _BIZ_TRACE_ID_FORM.match(value) else ""
+            return value if _BIZ_TRACE_ID_FORM.fullmatch(value) else ""
     return ""

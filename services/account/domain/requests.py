@@ -79,7 +79,7 @@ class RequestRules:
     def _check_common(self, transfer: Transfer) -> Refusal | None:
         if transfer.currency_code and not is_currency(transfer.currency_code):
             return Refusal("CURRENCY_UNKNOWN", {"currency_code": transfer.currency_code})
-        if not _MOVEMENT.match(transfer.movement) or len(transfer.movement) > _TEXT_MAX:
+        if not _MOVEMENT.fullmatch(transfer.movement) or len(transfer.movement) > _TEXT_MAX:
             return _broken("movement", "must be a dotted name of a movement")
         if not 0 < len(transfer.reference_id) <= _TEXT_MAX:
             return _broken("reference_id", "must have 1 to 64 characters")

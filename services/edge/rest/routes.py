@@ -163,7 +163,7 @@ class RouteTable:
             found = self._descend(literal, segments, depth + 1, values)
             if found is not None:
                 return found
-        if node.variable is None or not _SEGMENT.match(segment):
+        if node.variable is None or not _SEGMENT.fullmatch(segment):
             return None
         values.append(segment)
         found = self._descend(node.variable, segments, depth + 1, values)
@@ -285,4 +285,4 @@ def _query_fill(of: FieldDescriptor) -> Callable[[Any, list[str]], None]:
 
 
 def _integer_of(text: str) -> int | str:
-    return int(text) if _INTEGER.match(text) else text
+    return int(text) if _INTEGER.fullmatch(text) else text
