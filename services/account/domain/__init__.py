@@ -2,5 +2,5 @@
 
 `accounts` and `kinds` say what an account is, `transfers` what may be asked and what comes back,
 `requests` which requests are invalid whatever the books hold, `statuses` what a frozen account
-takes, `decisions` what becomes of a batch.
+takes, `bookings` what one transfer changes, `decisions` what becomes of a batch.
 """

@@ -1,33 +1,19 @@
 """What becomes of a batch of transfers: decided here, in arrival order, before anything is written.
 
 A pure function of what was locked and read. Limits make each verdict depend on the ones before it
-in the batch, so the batch is played on working copies; what is to be written falls out at the end,
-one change an account however many transfers touched it.
+in the batch, so the batch is played on working copies (`bookings`). Here are the rules of repeats
+and of chains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from typing import Any, Final, NoReturn
+from collections.abc import Sequence
 
-from common.ids import book_of, derive
-from services.account.domain.accounts import (
-    SUM_MINOR_MAX,
-    Account,
-    AccountStatus,
-    Side,
-    platform_account_id,
-)
-from services.account.domain.statuses import REFUND_PREFIXES, RULES, Operation, Taken
+from services.account.domain.batches import Decision, Snapshot
+from services.account.domain.bookings import Bookings, RefusedError
 from services.account.domain.transfers import (
     Chain,
-    Entry,
-    Fate,
-    Hold,
     Refusal,
-    Resolution,
     StoredTransfer,
     Transfer,
     TransferKind,
@@ -35,136 +21,6 @@ from services.account.domain.transfers import (
     TransferStatus,
     first_difference,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a flush locked and read before it decides."""
-
-    accounts: Mapping[str, Account]
-    """The locked accounts by id; one that is missing does not exist."""
-    holds: Mapping[str, Hold]
-    """The locked open holds by the id of their pending transfer."""
-    fates: Mapping[str, Fate]
-    """What became of pending transfers without an open hold; one that is missing never came."""
-    existing: Mapping[str, StoredTransfer]
-    """What is kept already under ids of the batch."""
-    now: datetime
-    """The database's clock, which judges expiry."""
-    business_date: date
-    tombstones_from: str = ""
-    """Lowest pending id that may still arrive; for older ones a void needs no tombstone."""
-
-
-@dataclass(slots=True)
-class Decision:
-    """The verdicts, and what has to be written for them."""
-
-    answers: list[tuple[TransferResult, ...]] = field(default_factory=list)
-    """One tuple per chain, in the order of the batch."""
-    stored: list[StoredTransfer] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    folds: list[Fold] = field(default_factory=list)
-    holds_opened: list[Hold] = field(default_factory=list)
-    holds_changed: list[Hold] = field(default_factory=list)
-    holds_closed: list[str] = field(default_factory=list)
-    resolutions: list[Resolution] = field(default_factory=list)
-    needs_existing: bool = False
-    """Some answer is kept under no id, so a repeat would go unnoticed unless ids were read."""
-
-
-class Fold:
-    """All that a batch does to one account: its sums and version afterwards."""
-
-    __slots__ = (
-        "account",
-        "credits_pending",
-        "credits_posted",
-        "debits_pending",
-        "debits_posted",
-        "version",
-    )
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.debits_posted = account.debits_posted_minor
-        self.credits_posted = account.credits_posted_minor
-        self.debits_pending = account.debits_pending_minor
-        self.credits_pending = account.credits_pending_minor
-        self.version = account.version
-
-    def save(self) -> tuple[int, int, int, int, int]:
-        """Return what `restore` needs."""
-        return (
-            self.debits_posted,
-            self.credits_posted,
-            self.debits_pending,
-            self.credits_pending,
-            self.version,
-        )
-
-    def restore(self, saved: tuple[int, int, int, int, int]) -> None:
-        """Be again what `save` saw."""
-        (
-            self.debits_posted,
-            self.credits_posted,
-            self.debits_pending,
-            self.credits_pending,
-            self.version,
-        ) = saved
-
-    def lacks(self, amount_minor: int, *, is_debit: bool) -> bool:
-        """Whether moving the amount out would break the account's limit."""
-        account = self.account
-        if account.may_go_negative:
-            return False
-        if account.normal_side == Side.CREDIT:
-            if not is_debit:
-                return False
-            available = self.credits_posted - self.debits_posted - self.debits_pending
-        else:
-            if is_debit:
-                return False
-            available = self.debits_posted - self.credits_posted - self.credits_pending
-        spendable = available + account.credit_limit_minor - account.court_frozen_minor
-        return spendable < amount_minor
-
-    def breaks_court_freeze(self, amount_minor: int, *, is_debit: bool) -> bool:
-        """Whether posting an older hold would touch what a court has frozen."""
-        frozen = self.account.court_frozen_minor
-        if not frozen:
-            return False
-        if (self.account.normal_side == Side.CREDIT) != is_debit:
-            return False
-        balance = self.credits_posted - self.debits_posted
-        return (balance if is_debit else -balance) - amount_minor < frozen
-
-
-class _RefusedError(Exception):
-    """A transfer cannot be booked; `burned` when that is to be kept under its id."""
-
-    def __init__(self, refusal: Refusal, *, burned: bool) -> None:
-        self.refusal = refusal
-        self.burned = burned
-
-
-def _refuse(reason: str, **metadata: object) -> NoReturn:
-    raise _RefusedError(Refusal(reason, {k: str(v) for k, v in metadata.items()}), burned=True)
-
-
-def _reject(reason: str, **metadata: object) -> NoReturn:
-    raise _RefusedError(Refusal(reason, {k: str(v) for k, v in metadata.items()}), burned=False)
-
-
-_ENDED: Final[dict[Fate, str]] = {
-    Fate.POSTED: "PENDING_ALREADY_POSTED",
-    Fate.PART_POSTED: "PENDING_ALREADY_POSTED",
-    Fate.VOIDED: "PENDING_ALREADY_VOIDED",
-    Fate.TOMBSTONE: "PENDING_ALREADY_VOIDED",
-    Fate.EXPIRED: "HOLD_EXPIRED",
-    Fate.REFUSED: "PENDING_NOT_FOUND",
-    Fate.NOT_PENDING: "TRANSFER_NOT_PENDING",
-}
 
 
 def decide(chains: Sequence[Chain], snapshot: Snapshot) -> Decision:
@@ -176,50 +32,32 @@ def decide(chains: Sequence[Chain], snapshot: Snapshot) -> Decision:
 
 
 class _Batch:
-    """The books as they stand after the transfers decided so far."""
+    """The verdicts so far."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._decision = Decision()
-        self._folds: dict[str, Fold] = {}
-        self._holds: dict[str, Hold] = dict(snapshot.holds)
-        self._fates: dict[str, Fate] = dict(snapshot.fates)
-        self._known: dict[str, StoredTransfer] = dict(snapshot.existing)
-        self._resolutions: dict[str, Resolution] = {}
-        self._overdue: list[Hold] = []
-        # While a chain is under way: what to do to undo it, latest last.
-        self._undo: list[tuple[Any, Any, Any]] | None = None
+        self._bookings = Bookings(snapshot, self._decision)
+        self._known = self._bookings.known
 
     def take(self, chain: Chain) -> None:
         """Decide one chain and note its answers."""
         answers = (self._take_one(chain[0]),) if len(chain) == 1 else self._take_chain(chain)
         self._decision.answers.append(answers)
-        if self._overdue:
-            self._release_overdue()
+        self._bookings.release_overdue()
 
     def finish(self) -> Decision:
         """Return the verdicts and what is to be written."""
-        decision, before = self._decision, self._snapshot.holds
-        decision.folds = [f for f in self._folds.values() if f.version != f.account.version]
-        for pending_id, hold in self._holds.items():
-            old = before.get(pending_id)
-            if old is None:
-                decision.holds_opened.append(hold)
-            elif old is not hold:
-                decision.holds_changed.append(hold)
-        decision.holds_closed = [i for i in before if i not in self._holds]
-        decision.resolutions = list(self._resolutions.values())
-        return decision
-
-    # Repeats and chains.
+        self._bookings.finish()
+        return self._decision
 
     def _take_one(self, transfer: Transfer) -> TransferResult:
         known = self._known.get(transfer.id)
         if known is not None:
             return self._repeat(transfer, known)
         try:
-            return self._book(transfer).answer(replayed=False)
-        except _RefusedError as error:
+            return self._bookings.book(transfer).answer(replayed=False)
+        except RefusedError as error:
             if error.burned:
                 return self._burn(transfer, error.refusal)
             self._decision.needs_existing = True
@@ -258,44 +96,36 @@ class _Batch:
         )
 
     def _book_chain(self, chain: Chain) -> tuple[TransferResult, ...]:
-        decision = self._decision
-        lengths = len(decision.stored), len(decision.entries)
-        self._undo = []
+        self._bookings.begin_chain()
         answers: list[TransferResult] = []
         for transfer in chain:
             try:
-                answers.append(self._book(transfer).answer(replayed=False))
-            except _RefusedError as error:
-                self._undo_chain(*lengths)
+                if transfer.kind != TransferKind.PENDING and transfer.id in self._known:
+                    # An earlier one of the chain voided this id before it came.
+                    refusal = Refusal("ID_CONFLICT", {"id": transfer.id, "field": "kind"})
+                    raise RefusedError(refusal, burned=False)
+                answers.append(self._bookings.book(transfer).answer(replayed=False))
+            except RefusedError as error:
+                self._bookings.undo_chain()
                 return self._fail_chain(chain, transfer, error)
-        self._undo = None
+        self._bookings.end_chain()
         return tuple(answers)
 
-    def _undo_chain(self, stored: int, entries: int) -> None:
-        assert self._undo is not None  # noqa: S101 - set by the only caller
-        for target, key, old in reversed(self._undo):
-            if isinstance(target, Fold):
-                target.restore(old)
-            elif old is None:
-                target.pop(key, None)
-            else:
-                target[key] = old
-        self._undo = None
-        del self._decision.stored[stored:]
-        del self._decision.entries[entries:]
-
     def _fail_chain(
-        self, chain: Chain, culprit: Transfer, error: _RefusedError
+        self, chain: Chain, culprit: Transfer, error: RefusedError
     ) -> tuple[TransferResult, ...]:
         others = _linked_failed(culprit.id, error.refusal.reason)
         refusals = [error.refusal if t is culprit else others for t in chain]
         if error.burned:
             return tuple(self._burn(t, r) for t, r in zip(chain, refusals, strict=True))
         self._decision.needs_existing = True
-        return tuple(
-            TransferResult(t.id, TransferStatus.INVALID, r)
-            for t, r in zip(chain, refusals, strict=True)
-        )
+        return tuple(self._leave(t, r) for t, r in zip(chain, refusals, strict=True))
+
+    def _leave(self, transfer: Transfer, refusal: Refusal) -> TransferResult:
+        tombstone = self._known.get(transfer.id)
+        if tombstone is not None and transfer.kind == TransferKind.PENDING:
+            return tombstone.answer(replayed=False)
+        return TransferResult(transfer.id, TransferStatus.INVALID, refusal)
 
     def _burn(self, transfer: Transfer, refusal: Refusal) -> TransferResult:
         tombstone = self._known.get(transfer.id)
@@ -305,355 +135,8 @@ class _Batch:
         stored = StoredTransfer(
             transfer, TransferStatus.REFUSED, refusal, 0, snapshot.business_date, snapshot.now
         )
-        self._keep(stored)
+        self._bookings.keep(stored)
         return stored.answer(replayed=False)
-
-    # Booking. Everything is checked before anything is changed.
-
-    def _book(self, transfer: Transfer) -> StoredTransfer:
-        if transfer.kind == TransferKind.SINGLE:
-            return self._book_single(transfer)
-        if transfer.kind == TransferKind.PENDING:
-            return self._book_pending(transfer)
-        if transfer.kind == TransferKind.POST:
-            return self._post(transfer)
-        return self._release(transfer)
-
-    def _book_single(self, transfer: Transfer) -> StoredTransfer:
-        debit, credit = self._parties(transfer)
-        redirected_to = None
-        if debit.account.status != AccountStatus.NORMAL:
-            self._check_takes(debit, Operation.DEBIT)
-        if credit.account.status != AccountStatus.NORMAL:
-            is_refund = transfer.movement.startswith(REFUND_PREFIXES)
-            operation = Operation.REFUND_CREDIT if is_refund else Operation.CREDIT
-            target = self._credit_target(transfer, debit, credit, operation)
-            redirected_to = None if target is credit else target.account.id
-            credit = target
-        self._check_amount(transfer, debit, credit)
-        amount = transfer.amount_minor
-        self._save(debit, credit)
-        debit.debits_posted += amount
-        credit.credits_posted += amount
-        return self._enter(transfer, debit, credit, amount, redirected_to)
-
-    def _book_pending(self, transfer: Transfer) -> StoredTransfer:
-        if transfer.id in self._known:  # a void came first
-            _refuse("PENDING_ALREADY_VOIDED", pending_id=transfer.id)
-        debit, credit = self._parties(transfer)
-        if debit.account.status != AccountStatus.NORMAL:
-            self._check_takes(debit, Operation.DEBIT)
-        if credit.account.status != AccountStatus.NORMAL:
-            self._check_takes(credit, Operation.PENDING_CREDIT)
-        self._check_amount(transfer, debit, credit)
-        amount = transfer.amount_minor
-        self._save(debit, credit)
-        debit.debits_pending += amount
-        credit.credits_pending += amount
-        debit.version += 1
-        credit.version += 1
-        timeout = transfer.timeout_seconds
-        hold = Hold(
-            transfer.id,
-            transfer.tenant_id,
-            transfer.mode,
-            transfer.debit_account_id,
-            transfer.credit_account_id,
-            transfer.currency_code,
-            amount,
-            0,
-            self._snapshot.now + timedelta(seconds=timeout) if timeout else None,
-        )
-        self._set(self._holds, transfer.id, hold)
-        return self._keep_booked(transfer, amount)
-
-    def _post(self, transfer: Transfer) -> StoredTransfer:
-        hold = self._open_hold(transfer)
-        transfer = _with_parties_of(hold, transfer)
-        amount = transfer.amount_minor or hold.held_minor
-        if amount > hold.held_minor:
-            _refuse("POST_EXCEEDS_PENDING", pending_id=hold.id, held_minor=hold.held_minor)
-        debit, credit = self._fold(hold.debit_account_id), self._fold(hold.credit_account_id)
-        self._check_takes(debit, Operation.POST_DEBIT)
-        for fold, is_debit in ((debit, True), (credit, False)):
-            if fold.breaks_court_freeze(amount, is_debit=is_debit):
-                _refuse("ACCOUNT_DEBIT_FROZEN", account_id=fold.account.id)
-        target = self._credit_target(transfer, debit, credit, Operation.POST_CREDIT)
-        rest = hold.held_minor - amount
-        keeps_rest = transfer.keep_rest and rest > 0
-        returned = amount if keeps_rest else hold.held_minor
-        self._save(debit, credit, target)
-        debit.debits_pending -= returned
-        credit.credits_pending -= returned
-        debit.debits_posted += amount
-        target.credits_posted += amount
-        posted = hold.posted_minor + amount
-        if keeps_rest:
-            self._set(self._holds, hold.id, replace(hold, held_minor=rest, posted_minor=posted))
-        else:
-            self._resolve(hold, Fate.PART_POSTED if rest else Fate.POSTED, transfer, posted)
-        redirected_to = None
-        if target is not credit:
-            credit.version += 1
-            redirected_to = target.account.id
-        return self._enter(transfer, debit, target, amount, redirected_to)
-
-    def _release(self, transfer: Transfer) -> StoredTransfer:
-        """Void or expire a hold: all that it still keeps goes back."""
-        if transfer.kind == TransferKind.VOID and self._is_voided_by_word(transfer):
-            return self._keep_booked(transfer, 0)
-        hold = self._open_hold(transfer)
-        transfer = _with_parties_of(hold, transfer)
-        debit, credit = self._fold(hold.debit_account_id), self._fold(hold.credit_account_id)
-        self._check_takes(debit, Operation.RETURN)
-        self._check_takes(credit, Operation.RETURN)
-        self._save(debit, credit)
-        debit.debits_pending -= hold.held_minor
-        credit.credits_pending -= hold.held_minor
-        debit.version += 1
-        credit.version += 1
-        fate = Fate.VOIDED if transfer.kind == TransferKind.VOID else Fate.EXPIRED
-        self._resolve(hold, fate, transfer, hold.posted_minor)
-        return self._keep_booked(transfer, hold.held_minor)
-
-    def _is_voided_by_word(self, transfer: Transfer) -> bool:
-        """Whether nothing is held and nothing ever will be, so that the void has no more to do."""
-        pending_id = transfer.pending_id
-        if pending_id in self._holds:
-            return False
-        fate = self._fate_of(pending_id)
-        if fate is None and pending_id >= self._snapshot.tombstones_from:
-            mark = replace(
-                transfer,
-                id=pending_id,
-                kind=TransferKind.PENDING,
-                pending_id="",
-                debit_account_id="",
-                credit_account_id="",
-                currency_code="",
-                linked=False,
-            )
-            refusal = Refusal("PENDING_ALREADY_VOIDED", {"pending_id": pending_id})
-            self._keep(
-                StoredTransfer(
-                    mark,
-                    TransferStatus.REFUSED,
-                    refusal,
-                    0,
-                    self._snapshot.business_date,
-                    self._snapshot.now,
-                )
-            )
-        return fate in (None, Fate.REFUSED)
-
-    def _release_overdue(self) -> None:
-        """Give back what the expired holds that were met still keep."""
-        overdue, self._overdue = self._overdue, []
-        for hold in overdue:
-            if hold.id in self._holds and self._holds[hold.id].held_minor == hold.held_minor:
-                self._release(expiry_of(hold))
-
-    # Parts of booking.
-
-    def _fold(self, account_id: str) -> Fold:
-        fold = self._folds.get(account_id)
-        if fold is None:
-            account = self._snapshot.accounts.get(account_id)
-            if account is None:
-                _refuse("ACCOUNT_NOT_FOUND", account_id=account_id)
-            fold = self._folds[account_id] = Fold(account)
-        return fold
-
-    def _parties(self, transfer: Transfer) -> tuple[Fold, Fold]:
-        debit = self._fold(transfer.debit_account_id)
-        credit = self._fold(transfer.credit_account_id)
-        for fold in (debit, credit):
-            account = fold.account
-            if account.tenant_id != transfer.tenant_id or account.mode != transfer.mode:
-                _refuse("ACCOUNT_NOT_FOUND", account_id=account.id)
-            if account.currency_code != transfer.currency_code:
-                _reject(
-                    "CURRENCY_MISMATCH",
-                    account_id=account.id,
-                    expected=account.currency_code,
-                    got=transfer.currency_code,
-                )
-        return debit, credit
-
-    def _check_amount(self, transfer: Transfer, debit: Fold, credit: Fold) -> None:
-        amount = transfer.amount_minor
-        # Pending counts too, so that a post never overflows.
-        if debit.debits_posted + debit.debits_pending + amount > SUM_MINOR_MAX:
-            _refuse("BALANCE_OVERFLOW", account_id=debit.account.id)
-        if credit.credits_posted + credit.credits_pending + amount > SUM_MINOR_MAX:
-            _refuse("BALANCE_OVERFLOW", account_id=credit.account.id)
-        if transfer.forced:
-            return
-        if debit.lacks(amount, is_debit=True):
-            _refuse("INSUFFICIENT_FUNDS", account_id=debit.account.id)
-        if credit.lacks(amount, is_debit=False):
-            _refuse("INSUFFICIENT_FUNDS", account_id=credit.account.id)
-
-    def _check_takes(self, fold: Fold, operation: Operation) -> None:
-        taken, reason = RULES[fold.account.status, operation]
-        if taken is not Taken.YES:
-            _refuse(reason, account_id=fold.account.id)
-
-    def _credit_target(
-        self, transfer: Transfer, debit: Fold, credit: Fold, operation: Operation
-    ) -> Fold:
-        """The account that takes the credit: the ordered one, or the book's unclaimed account."""
-        taken, reason = RULES[credit.account.status, operation]
-        if taken is Taken.YES:
-            return credit
-        if taken is Taken.UNCLAIMED:
-            account_id = unclaimed_account_id(credit.account)
-            if account_id in self._snapshot.accounts:
-                target = self._fold(account_id)
-                is_open = target.account.status == AccountStatus.NORMAL
-                room = SUM_MINOR_MAX - target.credits_posted - target.credits_pending
-                if is_open and target is not debit and room >= transfer.amount_minor:
-                    return target
-        _refuse(reason, account_id=credit.account.id)
-
-    def _open_hold(self, transfer: Transfer) -> Hold:
-        hold = self._holds.get(transfer.pending_id)
-        if hold is None:
-            fate = self._fate_of(transfer.pending_id)
-            reason = "PENDING_NOT_FOUND" if fate is None else _ENDED[fate]
-            _refuse(reason, pending_id=transfer.pending_id)
-        if (hold.tenant_id, hold.mode) != (transfer.tenant_id, transfer.mode):
-            _refuse("PENDING_NOT_FOUND", pending_id=transfer.pending_id)
-        is_over = hold.expires_at is not None and hold.expires_at <= self._snapshot.now
-        if is_over and transfer.kind != TransferKind.EXPIRE:
-            self._overdue.append(hold)
-            _refuse("HOLD_EXPIRED", pending_id=hold.id)
-        if not is_over and transfer.kind == TransferKind.EXPIRE:
-            _reject("FIELD_INVALID", field="pending_id", rule="is not over yet")
-        return hold
-
-    def _fate_of(self, pending_id: str) -> Fate | None:
-        fate = self._fates.get(pending_id)
-        if fate is None:
-            known = self._known.get(pending_id)
-            if known is not None:
-                if known.transfer.kind != TransferKind.PENDING:
-                    return Fate.NOT_PENDING
-                return Fate.TOMBSTONE if known.is_tombstone else Fate.REFUSED
-        return fate
-
-    # Noting.
-
-    def _resolve(self, hold: Hold, fate: Fate, transfer: Transfer, posted_minor: int) -> None:
-        if self._undo is not None:
-            self._undo.append((self._holds, hold.id, hold))
-        del self._holds[hold.id]
-        self._set(self._fates, hold.id, fate)
-        resolution = Resolution(hold.id, fate, transfer.id, posted_minor)
-        self._set(self._resolutions, hold.id, resolution)
-
-    def _enter(
-        self, transfer: Transfer, debit: Fold, credit: Fold, amount: int, redirected_to: str | None
-    ) -> StoredTransfer:
-        """Write the two lines of a movement; the sums are changed already."""
-        debit.version += 1
-        credit.version += 1
-        entries = self._decision.entries
-        entries.append(
-            Entry(
-                debit.account.id,
-                debit.version,
-                transfer.id,
-                True,
-                amount,
-                debit.debits_posted,
-                debit.credits_posted,
-            )
-        )
-        entries.append(
-            Entry(
-                credit.account.id,
-                credit.version,
-                transfer.id,
-                False,
-                amount,
-                credit.debits_posted,
-                credit.credits_posted,
-            )
-        )
-        stored = StoredTransfer(
-            transfer,
-            TransferStatus.BOOKED,
-            None,
-            amount,
-            self._snapshot.business_date,
-            self._snapshot.now,
-            redirected_to,
-            debit.version,
-            credit.version,
-        )
-        self._keep(stored)
-        return stored
-
-    def _keep_booked(self, transfer: Transfer, amount: int) -> StoredTransfer:
-        snapshot = self._snapshot
-        stored = StoredTransfer(
-            transfer, TransferStatus.BOOKED, None, amount, snapshot.business_date, snapshot.now
-        )
-        self._keep(stored)
-        return stored
-
-    def _keep(self, stored: StoredTransfer) -> None:
-        self._decision.stored.append(stored)
-        self._set(self._known, stored.transfer.id, stored)
-
-    def _set(self, target: dict[str, Any], key: str, value: object) -> None:
-        if self._undo is not None:
-            self._undo.append((target, key, target.get(key)))
-        target[key] = value
-
-    def _save(self, *folds: Fold) -> None:
-        if self._undo is not None:
-            self._undo.extend((fold, None, fold.save()) for fold in folds)
-
-
-def unclaimed_account_id(account: Account) -> str:
-    """Return the id of the account that takes the credits which `account` cannot take."""
-    return platform_account_id(
-        "unclaimed",
-        account.currency_code,
-        tenant_id=account.tenant_id,
-        mode=account.mode,
-        book=book_of(account.id),
-    )
-
-
-def expiry_of(hold: Hold) -> Transfer:
-    """Return the transfer that ends a hold whose time is over: always the same for one hold."""
-    return Transfer(
-        id=derive("tfr", hold.id, "expire"),
-        kind=TransferKind.EXPIRE,
-        pending_id=hold.id,
-        movement="hold.expire",
-        reference_id=hold.id,
-        tenant_id=hold.tenant_id,
-        mode=hold.mode,
-        actor="SERVICE:account",
-    )
-
-
-def _with_parties_of(hold: Hold, transfer: Transfer) -> Transfer:
-    """Return a later step with the accounts and currency of its hold; they may not differ."""
-    for name in ("debit_account_id", "credit_account_id", "currency_code"):
-        said = getattr(transfer, name)
-        if said and said != getattr(hold, name):
-            _reject("PENDING_FIELD_DIFFERS", field=name, pending_id=hold.id)
-    return replace(
-        transfer,
-        debit_account_id=hold.debit_account_id,
-        credit_account_id=hold.credit_account_id,
-        currency_code=hold.currency_code,
-    )
 
 
 def _linked_failed(culprit_id: str, culprit_reason: str) -> Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.account.domain.decisions import expiry_of
+from services.account.domain.bookings import expiry_of
 from services.account.domain.transfers import TransferStatus
 from services.account.flows.post_transfers import Ledger
 from services.account.store.reading import ReadingStore

@@ -21,7 +21,9 @@ from common.errors import InternalError, Outcome, PaymeshError
 from common.ids import encode_time
 from services.account.config import AccountSettings
 from services.account.domain.accounts import AccountStatus
-from services.account.domain.decisions import Decision, Snapshot, decide, unclaimed_account_id
+from services.account.domain.batches import Decision, Snapshot
+from services.account.domain.bookings import unclaimed_account_id
+from services.account.domain.decisions import decide
 from services.account.domain.requests import RequestRules, book_of_chain
 from services.account.domain.transfers import (
     Chain,
@@ -57,6 +59,8 @@ class Ledger:
         self._settings = settings or AccountSettings()
         self._partitions = PartitionKeeper(pool)
         self._books: dict[int, _BookPoster] = {}
+        self._rules: dict[bool, RequestRules] = {}
+        self._rules_made_at = -1.0
 
     async def prepare(self) -> None:
         """Make the months that ids of now fall into; run at the start and once a day."""
@@ -76,8 +80,7 @@ class Ledger:
             InternalError: none of the transfers could be written, for a fault of ours.
         """
         chains, open_chain = split_chains(transfers)
-        window = timedelta(days=self._settings.id_window_days)
-        rules = RequestRules(self._clock.now(), window=window, may_force=may_force)
+        rules = self._rules_now(may_force=may_force)
         answers: list[Answers | None] = [self._refuse_invalid(rules, chain) for chain in chains]
         waiting = [place for place, answer in enumerate(answers) if answer is None]
         if len(waiting) == 1:  # a lonely call needs no list
@@ -100,6 +103,18 @@ class Ledger:
     async def drain(self) -> None:
         """Take nothing new, answer everything taken, end the sessions."""
         await asyncio.gather(*(book.close() for book in self._books.values()))
+
+    def _rules_now(self, *, may_force: bool) -> RequestRules:
+        """The rules for ids of now, made anew once a second: the window needs no more."""
+        now = self._clock.monotonic()
+        if now - self._rules_made_at >= 1:
+            at, window = self._clock.now(), timedelta(days=self._settings.id_window_days)
+            self._rules = {
+                is_granted: RequestRules(at, window=window, may_force=is_granted)
+                for is_granted in (False, True)
+            }
+            self._rules_made_at = now
+        return self._rules[may_force]
 
     def _refuse_invalid(self, rules: RequestRules, chain: Chain) -> Answers | None:
         problem = rules.check_chain(chain)

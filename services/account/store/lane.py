@@ -19,13 +19,18 @@ from typing import Final
 from common.db.pool import Pool
 from common.db.types import Connection
 from services.account.domain.accounts import Account
-from services.account.domain.decisions import Decision
+from services.account.domain.batches import Decision
 from services.account.domain.transfers import Fate, Hold, StoredTransfer
 from services.account.store.rows import QUERIES, account_from, hold_from, transfer_from
 
-# A plan made while the tables were empty would read them whole for ever; these statements are all
-# to be answered by keys. Planning them anew for each batch costs more than running them.
-_SESSION: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+# Every statement of the lane finds its rows by key, and a batch is small beside the tables. Planned
+# while a table was empty, or for a batch of unknown size, a statement would read all accounts of
+# the book for each batch; so the ways to do that are taken off. Planning anew for each batch costs
+# more than running.
+_SESSION: Final = (
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
+    " SET enable_hashjoin = off; SET enable_mergejoin = off"
+)
 
 _LOCK_BOOK: Final = QUERIES["lock_business_date"]
 _LOCK_HOLDS: Final = QUERIES["lock_holds"]

@@ -65,6 +65,8 @@ class PlainLedger:
         answers: list[Answer] = []
         for one in chain:
             try:
+                if one["id"] in self.voided_early and one["kind"] != "PENDING":
+                    raise Refused("ID_CONFLICT")
                 answers.append(("BOOKED", self._book(one)))
                 self.answers[one["id"]] = (_content(one), answers[-1])
             except Refused as refused:
@@ -73,6 +75,8 @@ class PlainLedger:
                     (str(refused), 0) if other is one else self._linked_failed(other)
                     for other in chain
                 ]
+                if str(refused) == "ID_CONFLICT":
+                    return answers
                 break
         for one, answer in zip(chain, answers, strict=True):
             if one["id"] not in self.voided_early:

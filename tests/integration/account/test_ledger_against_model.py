@@ -97,6 +97,8 @@ def _machine(world: _World) -> type[RuleBasedStateMachine]:  # noqa: C901 - a cl
             self._ids = {name: derive("acc", self._parent, name) for name in ACCOUNTS}
             self._model = PlainLedger({n: copy.copy(a) for n, (_, a, _) in ACCOUNTS.items()})
             self._sent: list[list[dict[str, Any]]] = []
+            self._history: list[str] = []
+            self._steps = 0
             specs = [
                 AccountSpec(
                     self._ids[name], f"o-{name}", kind, "USD", limit, tenant_id=self._tenant
@@ -167,9 +169,20 @@ def _machine(world: _World) -> type[RuleBasedStateMachine]:  # noqa: C901 - a cl
                 model = copy.deepcopy(self._model)
                 answers = {place: model.post(batches[place]) for place in order}
                 if all(answers[place] == observed[place] for place in order):
+                    self._history += [
+                        f"{one['id']} step {self._steps} batch {place} {got}: {chain}"
+                        for place in order
+                        for (chain, one), got in zip(
+                            ((c, one) for c in batches[place] for one in c),
+                            observed[place],
+                            strict=True,
+                        )
+                    ]
+                    self._steps += 1
                     return model
                 told += [f"order {order}:", *_differences(batches, observed, answers)]
-            raise AssertionError("\n".join(["no order of the batches fits", *told]))
+            before = [line for line in self._history if any(line[:30] in one for one in told)]
+            raise AssertionError("\n".join(["no order fits", *told, "before:", *before]))
 
         async def _compare_sums(self) -> None:
             accounts = await world.writers[0].accounts.read(0, list(self._ids.values()))

@@ -21,7 +21,7 @@ from common.errors import (
 from common.ids import IdFactory, derive
 from services.account.config import AccountSettings
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
-from services.account.domain.decisions import expiry_of
+from services.account.domain.bookings import expiry_of
 from services.account.domain.transfers import Hold, Transfer, TransferKind, TransferStatus
 from services.account.errors import (
     AccountDiffersError,

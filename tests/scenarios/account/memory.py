@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
-from services.account.domain.decisions import Decision, Snapshot, decide, expiry_of
+from services.account.domain.batches import Decision, Snapshot
+from services.account.domain.bookings import expiry_of
+from services.account.domain.decisions import decide
 from services.account.domain.kinds import KINDS
 from services.account.domain.requests import RequestRules
 from services.account.domain.transfers import (

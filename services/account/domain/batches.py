@@ -1,0 +1,123 @@
+"""What a batch is decided from, and what falls out: verdicts, and one change an account.
+
+`Fold` plays a batch on one account, however many transfers of it touch the account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from services.account.domain.accounts import Account, Side
+from services.account.domain.transfers import (
+    Entry,
+    Fate,
+    Hold,
+    Resolution,
+    StoredTransfer,
+    TransferResult,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a flush locked and read before it decides."""
+
+    accounts: Mapping[str, Account]
+    """The locked accounts by id; one that is missing does not exist."""
+    holds: Mapping[str, Hold]
+    """The locked open holds by the id of their pending transfer."""
+    fates: Mapping[str, Fate]
+    """What became of pending transfers without an open hold; one that is missing never came."""
+    existing: Mapping[str, StoredTransfer]
+    """What is kept already under ids of the batch."""
+    now: datetime
+    """The database's clock, which judges expiry."""
+    business_date: date
+    tombstones_from: str = ""
+    """Lowest pending id that may still arrive; for older ones a void needs no tombstone."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """The verdicts, and what has to be written for them."""
+
+    answers: list[tuple[TransferResult, ...]] = field(default_factory=list)
+    """One tuple per chain, in the order of the batch."""
+    stored: list[StoredTransfer] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    holds_opened: list[Hold] = field(default_factory=list)
+    holds_changed: list[Hold] = field(default_factory=list)
+    holds_closed: list[str] = field(default_factory=list)
+    resolutions: list[Resolution] = field(default_factory=list)
+    needs_existing: bool = False
+    """Some answer is kept under no id, so a repeat would go unnoticed unless ids were read."""
+
+
+class Fold:
+    """All that a batch does to one account: its sums and version afterwards."""
+
+    __slots__ = (
+        "account",
+        "credits_pending",
+        "credits_posted",
+        "debits_pending",
+        "debits_posted",
+        "version",
+    )
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.debits_posted = account.debits_posted_minor
+        self.credits_posted = account.credits_posted_minor
+        self.debits_pending = account.debits_pending_minor
+        self.credits_pending = account.credits_pending_minor
+        self.version = account.version
+
+    def save(self) -> tuple[int, int, int, int, int]:
+        """Return what `restore` needs."""
+        return (
+            self.debits_posted,
+            self.credits_posted,
+            self.debits_pending,
+            self.credits_pending,
+            self.version,
+        )
+
+    def restore(self, saved: tuple[int, int, int, int, int]) -> None:
+        """Be again what `save` saw."""
+        (
+            self.debits_posted,
+            self.credits_posted,
+            self.debits_pending,
+            self.credits_pending,
+            self.version,
+        ) = saved
+
+    def lacks(self, amount_minor: int, *, is_debit: bool) -> bool:
+        """Whether moving the amount out would break the account's limit."""
+        account = self.account
+        if account.may_go_negative:
+            return False
+        if account.normal_side == Side.CREDIT:
+            if not is_debit:
+                return False
+            available = self.credits_posted - self.debits_posted - self.debits_pending
+        else:
+            if is_debit:
+                return False
+            available = self.debits_posted - self.credits_posted - self.credits_pending
+        spendable = available + account.credit_limit_minor - account.court_frozen_minor
+        return spendable < amount_minor
+
+    def breaks_court_freeze(self, amount_minor: int, *, is_debit: bool) -> bool:
+        """Whether posting an older hold would touch what a court has frozen."""
+        frozen = self.account.court_frozen_minor
+        if not frozen:
+            return False
+        if (self.account.normal_side == Side.CREDIT) != is_debit:
+            return False
+        balance = self.credits_posted - self.debits_posted
+        return (balance if is_debit else -balance) - amount_minor < frozen
