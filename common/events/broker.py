@@ -8,6 +8,8 @@ behind their back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -48,6 +50,7 @@ class Broker:
         self._namespace = namespace
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
+        self._seen: set[str] = set()
         self.adopting = asyncio.Lock()
         """Held while one queue of the process fetches what it missed (adoption.py)."""
 
@@ -62,13 +65,20 @@ class Broker:
             one of BROKER_ERRORS: the broker cannot be reached; try again later.
         """
         async with self._opening:
-            if self._connection is None or self._connection.is_closed:
-                self._connection = await aio_pika.connect(
+            connection = self._connection
+            # A lost connection does not count as closed until somebody closes it.
+            if connection is None or not connection.connected.is_set():
+                await self._drop()
+                connection = self._connection = await aio_pika.connect(
                     self._url, timeout=_CONNECT_TIMEOUT_SECONDS
                 )
-        return await self._connection.channel(
-            publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms
-        )
+        try:
+            return await connection.channel(
+                publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms
+            )
+        except RuntimeError as error:
+            # The client's word for a connection that was lost a moment ago.
+            raise ConnectionError(str(error)) from error
 
     async def watch(self, channel: AbstractChannel, when_lost: Callable[[], None]) -> None:
         """Call `when_lost` once the channel is closed, or the broker takes a consumed queue away.
@@ -84,6 +94,7 @@ class Broker:
 
         Without that queue the broker would confirm an event and drop it.
         """
+        is_new = UNROUTED not in self._seen and not await self.has_queue(UNROUTED)
         unrouted = await channel.declare_exchange(
             self.full_name(UNROUTED), aio_pika.ExchangeType.FANOUT, durable=True
         )
@@ -95,8 +106,13 @@ class Broker:
                 "x-max-length-bytes": _UNROUTED_BYTES_MAX,
                 "x-overflow": "drop-head",
                 "x-message-ttl": _UNROUTED_TTL_MS,
+                # Each look of a new reader counts as a delivery of what it leaves.
+                "x-delivery-limit": 1_000_000,
             },
         )
+        if is_new:
+            await self._seal(channel)
+        self._seen.add(UNROUTED)
         await catch_all.bind(unrouted)
         return await channel.declare_exchange(
             self.full_name(EXCHANGE),
@@ -121,19 +137,16 @@ class Broker:
     async def declare_queue(
         self, channel: AbstractChannel, name: str, bindings: tuple[str, ...]
     ) -> AbstractQueue:
-        """Declare a consumer's queue with its dead-letter queue, and bind it to routing keys.
+        """Declare a consumer's queue and bind it to routing keys.
 
         Bindings of earlier versions stay; they are taken away by hand, once no version needs them.
         """
         exchange = await self.declare_exchange(channel)
+        is_new = not await self.has_queue(name)
         dead = await channel.declare_exchange(
             self.full_name(DEAD), aio_pika.ExchangeType.DIRECT, durable=True
         )
         full_name = self.full_name(name)
-        graves = await channel.declare_queue(
-            f"{full_name}.dead", durable=True, arguments={"x-queue-type": "quorum"}
-        )
-        await graves.bind(dead, routing_key=full_name)
         queue = await channel.declare_queue(
             full_name,
             durable=True,
@@ -148,17 +161,41 @@ class Broker:
                 "x-overflow": "reject-publish",
             },
         )
+        if is_new:
+            await self._seal(channel)
         for binding in bindings:
             await queue.bind(exchange, routing_key=binding)
         return queue
 
+    async def declare_dead_letters(self, channel: AbstractChannel, name: str) -> AbstractQueue:
+        """Declare where a declared queue's dead letters go."""
+        full_name = self.full_name(name)
+        queue = await channel.declare_queue(
+            f"{full_name}.dead", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        await self._seal(channel)
+        await queue.bind(self.full_name(DEAD), routing_key=full_name)
+        return queue
+
+    async def _seal(self, channel: AbstractChannel) -> None:
+        """Make new quorum queues survive a crash of the broker, before anything is sent to them.
+
+        The broker (3.10 at least) writes a queue's entry in its register with a delay, and a queue
+        whose entry was lost in a crash never elects a leader again: what it had confirmed is gone,
+        and every publish to it hangs. The entry is written when the next one is made.
+        """
+        name = self.full_name(f"paymesh.seal.{secrets.token_hex(8)}")
+        seal = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})
+        await seal.delete(if_unused=False, if_empty=False)
+
     async def close(self) -> None:
         """Close the connection, with whatever is open on it."""
+        await self._drop()
+
+    async def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None or connection.is_closed:
-            return
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
-                await connection.close()
-        except BROKER_ERRORS:
-            return
+        self._seen.clear()
+        if connection is not None and not connection.is_closed:
+            with contextlib.suppress(*BROKER_ERRORS, RuntimeError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
+                    await connection.close()

@@ -133,16 +133,26 @@ class Consumer:
         Raises:
             one of BROKER_ERRORS: the broker is away, or has the queue with other arguments.
         """
-        is_new = not await self._broker.has_queue(self.queue)
+        # The dead letters' queue comes last, so that a declaration that was broken off is seen.
+        if await self._broker.has_queue(f"{self.queue}.dead"):
+            await self._declare_queue()
+            return
+        await self._declare_queue()
+        adopted = await adopt_unrouted(self._broker, self.bindings)
+        if adopted:
+            _log.info("consumer %s fetched %d early messages", self.queue, adopted)
+        channel = await self._broker.channel()
+        try:
+            await self._broker.declare_dead_letters(channel, self.queue)
+        finally:
+            await _close(channel)
+
+    async def _declare_queue(self) -> None:
         channel = await self._broker.channel()
         try:
             await self._broker.declare_queue(channel, self.queue, self.bindings)
         finally:
             await _close(channel)
-        if is_new:
-            adopted = await adopt_unrouted(self._broker, self.bindings)
-            if adopted:
-                _log.info("consumer %s fetched %d early messages", self.queue, adopted)
 
     async def run(self) -> None:
         """Hear and handle until cancelled; connects again when the broker was away."""
