@@ -15,17 +15,15 @@ from common.mesh.incoming import Method
 
 
 class CollectError(Exception):
-    """Two services of one process answer the same method."""
+    """A service cannot be served in this process; the message says why."""
 
 
 class Collector:
-    """Stands in for a `grpc.aio.Server`: keeps the unary methods and the streaming handlers."""
+    """Stands in for a `grpc.aio.Server` and keeps the methods."""
 
     def __init__(self) -> None:
         self.methods: dict[str, Method] = {}
         """Unary methods by path."""
-        self.streaming: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-        """Handlers with streams, by service and name: plain gRPC carries them."""
         self.services: list[str] = []
         """Full names of the services, in the order in which they were added."""
 
@@ -41,14 +39,17 @@ class Collector:
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
-        """Take the handlers of one service."""
+        """Take the handlers of one service.
+
+        Raises CollectError for a service that is there already, and for methods with streams: the
+        middleware, and with it the table of who may call what, sees unary calls only.
+        """
         if service_name in self.services:
             raise CollectError(f"{service_name} is served twice in one process")
         self.services.append(service_name)
         for name, handler in method_handlers.items():
             if handler.request_streaming or handler.response_streaming:
-                self.streaming.setdefault(service_name, {})[name] = handler
-                continue
+                raise CollectError(f"{service_name}/{name} has streams, which nothing guards yet")
             path = f"/{service_name}/{name}"
             descriptor = find_method(path)
             self.methods[path] = Method(

@@ -18,7 +18,7 @@ class EchoServicer(EchoServiceServicer):
     ) -> EchoResponse:
         """Return the request and its circumstances."""
         call = current()
-        principal = call.principal
+        who = call.principal
         left = context.time_remaining()
         return EchoResponse(
             message=request.message,
@@ -27,8 +27,6 @@ class EchoServicer(EchoServiceServicer):
             caller=call.caller,
             biz_trace_id=call.biz_trace_id,
             lane=call.lane,
-            principal="/".join(
-                (principal.tenant_id, principal.mode, principal.merchant_id, principal.actor)
-            ),
+            principal=f"{who.tenant_id}/{who.mode.value}/{who.merchant_id}/{who.actor}",
             timeout_microseconds=0 if left is None else int(left * 1_000_000),
         )

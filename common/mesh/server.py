@@ -54,9 +54,6 @@ class ServedMethods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not ge
             path: grpc.unary_unary_rpc_method_handler(self._behaviour_of(method))
             for path, method in collector.methods.items()
         }
-        for service, handlers in collector.streaming.items():
-            for name, handler in handlers.items():
-                self._handlers[f"/{service}/{name}"] = handler
         self._handlers[EXCHANGE_METHOD] = frames.handler()
 
     def service(

@@ -64,7 +64,13 @@ def caller_metadata(name: str) -> tuple[tuple[str, str], ...]:
     return ((CALLER_KEY, tokens.make(name, clock.monotonic())),)
 
 
-def make_host(process: str, port: int, way: str, settings: MeshSettings) -> Host:
+def make_host(
+    process: str,
+    port: int,
+    way: str,
+    settings: MeshSettings,
+    **chain_parts: Any,
+) -> Host:
     """Return a host of the two-process arrangement in which calls go by `way`."""
     is_local = way == "local"
     topology = parse_topology(
@@ -86,7 +92,11 @@ def make_host(process: str, port: int, way: str, settings: MeshSettings) -> Host
     )
     clock = SystemClock()
     chain = production_chain(
-        settings=settings, principal_key=PRINCIPAL_KEY, access=parse_access(ACCESS), clock=clock
+        settings=settings,
+        principal_key=PRINCIPAL_KEY,
+        access=parse_access(ACCESS),
+        clock=clock,
+        **chain_parts,
     )
     return Host(
         process=process, topology=topology, middleware=chain, clock=clock, settings=settings
@@ -104,14 +114,21 @@ class Mesh:
         self._raw: list[grpc.aio.Channel] = []
 
     @classmethod
-    async def start(cls, way: str, settings: MeshSettings | None = None) -> Mesh:
+    async def start(
+        cls,
+        way: str,
+        settings: MeshSettings | None = None,
+        **chain_parts: Any,
+    ) -> Mesh:
         """Start both processes."""
         settings = settings or mesh_settings()
         probe = Probe()
-        far = make_host("far", 0, way, settings)
+        far = make_host("far", 0, way, settings, **chain_parts)
         far.add("probe", probe.register)
         await far.start()
-        near = far if way == "local" else make_host("near", far.ports[0], way, settings)
+        near = far
+        if way != "local":
+            near = make_host("near", far.ports[0], way, settings, **chain_parts)
         return cls(way, near, far, probe)
 
     async def stop(self) -> None:

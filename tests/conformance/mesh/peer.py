@@ -1,4 +1,7 @@
-"""A `far` process of its own, on the port that is its argument, for tests that kill it."""
+"""A `far` process of its own, for tests that kill it.
+
+Its first argument is its port; with a second one, `open`, its calls wait for nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ from tests.conformance.mesh.mesh_kit import make_host, mesh_settings
 from tests.conformance.mesh.probe import Probe
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, is_open: bool) -> None:
     """Serve the probe until killed; says `ready`, then `begun` when a call waits."""
     probe = Probe()
+    if is_open:
+        probe.gate.set()
     host = make_host("far", port, "stream", mesh_settings())
     host.add("probe", probe.register)
     await host.start()
@@ -26,4 +31,4 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), sys.argv[2:] == ["open"]))

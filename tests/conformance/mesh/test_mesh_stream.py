@@ -41,7 +41,7 @@ def way() -> str:
     return "stream"
 
 
-Spawn = Callable[[int], Awaitable[asyncio.subprocess.Process]]
+Spawn = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
@@ -49,12 +49,13 @@ async def spawn_peer() -> AsyncIterator[Spawn]:
     """Start `far` as a process of its own; killed at the end."""
     processes: list[asyncio.subprocess.Process] = []
 
-    async def spawn(port: int) -> asyncio.subprocess.Process:
+    async def spawn(port: int, *arguments: str) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.conformance.mesh.peer",
             str(port),
+            *arguments,
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -123,6 +124,32 @@ async def test_peer_that_comes_back_is_found_again(spawn_peer: Spawn) -> None:
         waiting = echo(EchoRequest(message="patient"), timeout=30, metadata=SHOP)
         await spawn_peer(port)
         assert (await within(waiting, 30)).message == "patient"
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+async def test_call_of_unknown_outcome_is_repeated_only_where_that_is_safe(
+    spawn_peer: Spawn, way: str, repeats: bool
+) -> None:
+    """The peer dies with the call in its hands; only a marked channel asks its successor."""
+    port = ports.choose(1)[0]
+    process = await spawn_peer(port)
+    settings = mesh_settings(connect_patience_seconds=30, retries_max=3)
+    near = make_host("near", port, way, settings)
+    try:
+        wait = method_on(near.channel("shop", "probe", repeat_unknown=repeats), "Wait")
+        call = asyncio.ensure_future(wait(EchoRequest(message="once"), timeout=40))
+        assert await said(process) == "begun"
+        process.kill()
+        await process.wait()
+        if repeats:
+            await spawn_peer(port, "open")
+            assert (await within(call, 40)).message == "once"
+        else:
+            with pytest.raises(RemoteError) as caught:
+                await within(call)
+            assert caught.value.outcome is Outcome.UNKNOWN
+    finally:
+        await near.close()
 
 
 async def test_unreachable_peer_fails_calls_as_not_executed() -> None:
