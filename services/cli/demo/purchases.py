@@ -17,6 +17,7 @@ from common.money import parse_decimal
 CURRENCY: Final = "USD"
 _COLUMNS_SAMPLE: Final = 5
 _COLUMNS_MASTER: Final = 4
+_DATE_LENGTH: Final = len("19970101")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,13 @@ def read_purchases(
     purchases: list[Purchase] = []
     unreadable: list[Unreadable] = []
     number = 0
+    is_first = True
     for text in lines:
         fields = text.split()
-        if not fields or (number == 0 and _is_header(fields)):
+        if not fields:
+            continue
+        is_header, is_first = is_first and _is_header(fields), False
+        if is_header:
             continue
         number += 1
         if limit is not None and number > limit:
@@ -81,6 +86,8 @@ def _purchase(number: int, fields: list[str]) -> Purchase:
     if not (cds.isascii() and cds.isdigit()):
         raise ValueError("the count of CDs is no number")
     try:
+        if len(day) != _DATE_LENGTH:  # strptime takes a month or day of one digit, too
+            raise ValueError(day)
         bought_on = datetime.strptime(day, "%Y%m%d").date()  # noqa: DTZ007 - a date has no zone
     except ValueError:
         raise ValueError(f"{day!r} is no date of the form YYYYMMDD") from None
