@@ -1,0 +1,1 @@
+"""What changes in member, one verb a file."""
