@@ -280,7 +280,7 @@ async def new_kit(
     kits: list[ChannelKit] = []
     channels_file = tmp_path / "channels.toml"
     text = (FOLDER / "channels.toml").read_text()
-    quick = "request_life_seconds = 120\ntimeout_seconds = 0.7"
+    quick = "request_life_seconds = 120\ntimeout_seconds = 1.5"
     channels_file.write_text(text.replace("request_life_seconds = 120", quick))
     async with proxying(sandbox.url) as proxy, open_session() as session:
 
