@@ -105,7 +105,8 @@ class News:
         Raises:
             DecodeError: a payload is not what its type names.
         """
-        webhooks = [one for event in events if (one := webhook_of(event)) is not None]
+        found = [one for event in events if (one := webhook_of(event)) is not None]
+        webhooks = list({webhook.id: webhook for webhook in found}.values())
         listeners = await self._store.find_listeners(
             connection, {webhook.owner for webhook in webhooks}
         )
