@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import hosted_services
@@ -45,6 +46,7 @@ from common.events.consumer import Consumer
 from common.events.event import NewEvent
 from common.events.outbox import Outbox
 from common.ids import derive
+from common.service import Register
 from services.trade.config import TradeSettings
 from services.trade.events import Announcements, PaymentNews
 from services.trade.fee_plans import FeePlans
@@ -127,6 +129,38 @@ class TradeKit:
     operator: TradeServiceStub
     merchant_id: str = ""
     number: int = 0
+
+    @classmethod
+    def of(cls, kit: HostedKit, script: Script) -> TradeKit:
+        """Return trade's parts beside the hosted ones, on the same rows."""
+        outbox, announcements = Outbox(), Announcements()
+        orders = OrderStore(kit.pools["trade"], outbox, announcements, kit.clock)
+        refunds = RefundStore(kit.pools["trade"], outbox, announcements, kit.clock)
+        peers = Peers(
+            payment=kit.channel("trade", "payment"),
+            settlement=kit.channel("trade", "settlement"),
+            account=kit.channel("trade", "account"),
+        )
+        parts = Parts(
+            orders,
+            refunds,
+            OrderLanes(orders, 512),
+            peers,
+            FeePlans(peers.find_fee_plan, kit.clock, 10),
+            kit.clock,
+            kit.ids,
+            TradeSettings(),
+        )
+        news = PaymentNews(orders, refunds, outbox)
+        return cls(
+            kit,
+            script,
+            parts,
+            kit.consumer("trade", "trade.payments", news.handle),
+            TradeServiceStub(kit.channel("edge", "trade")),
+            TradeServiceStub(kit.channel("payment", "trade")),
+            TradeServiceStub(kit.channel("operator", "trade")),
+        )
 
     @property
     def call(self) -> CallContext:
@@ -248,42 +282,21 @@ class TradeKit:
         return [(row["from_state"], row["to_state"]) for row in rows]
 
 
-@pytest.fixture(scope="module")
-async def hosted(database_url: str) -> AsyncIterator[TradeKit]:
+def wirings_and_plays() -> tuple[Script, list[ModuleType], dict[str, Register]]:
+    """Return a script, the services that are real, and those that it plays."""
     script = Script()
     plays = {
         "account": partial(add_AccountServiceServicer_to_server, PlayedAccount()),
         "payment": partial(add_PaymentServiceServicer_to_server, PlayedPayment(script)),
     }
-    wirings = [services.trade.wiring, services.settlement.wiring]
+    return script, [services.trade.wiring, services.settlement.wiring], plays
+
+
+@pytest.fixture(scope="module")
+async def hosted(database_url: str) -> AsyncIterator[TradeKit]:
+    script, wirings, plays = wirings_and_plays()
     async with hosting(database_url, wirings, plays) as kit:
-        pool, outbox, announcements = kit.pools["trade"], Outbox(), Announcements()
-        orders = OrderStore(pool, outbox, announcements, kit.clock)
-        refunds = RefundStore(pool, outbox, announcements, kit.clock)
-        peers = Peers(
-            payment=kit.channel("trade", "payment"),
-            settlement=kit.channel("trade", "settlement"),
-            account=kit.channel("trade", "account"),
-        )
-        parts = Parts(
-            orders,
-            refunds,
-            OrderLanes(orders, 512),
-            peers,
-            FeePlans(peers.find_fee_plan, kit.clock, 10),
-            kit.clock,
-            kit.ids,
-            TradeSettings(),
-        )
-        yield TradeKit(
-            kit,
-            script,
-            parts,
-            kit.consumer("trade", "trade.payments", PaymentNews(orders, refunds, outbox).handle),
-            TradeServiceStub(kit.channel("edge", "trade")),
-            TradeServiceStub(kit.channel("payment", "trade")),
-            TradeServiceStub(kit.channel("operator", "trade")),
-        )
+        yield TradeKit.of(kit, script)
 
 
 @pytest.fixture
