@@ -8,7 +8,6 @@ import orjson
 from google.protobuf.json_format import MessageToDict
 from paymesh.type.v1 import StoryItem
 from rich.console import Console
-from rich.table import Table
 
 from services.cli.facts import find_story, tell_story
 from services.cli.operator import operate
@@ -28,19 +27,24 @@ async def run_trace(subject: str, as_json: bool, console: Console) -> int:
         story = {"biz_trace_id": biz_trace_id or subject, "items": rows}
         console.out(orjson.dumps(story, option=orjson.OPT_INDENT_2).decode(), highlight=False)
     else:
-        console.print(time_line(biz_trace_id or subject, items))
+        print_story(biz_trace_id or subject, items, console)
     return 0
 
 
-def time_line(biz_trace_id: str, items: list[StoryItem]) -> Table:
-    """Return a story as a table, oldest first."""
-    table = Table(title=f"story {biz_trace_id}", title_justify="left", box=None)
-    for column in ("time (UTC)", "service", "kind", "what", ""):
-        table.add_column(column, no_wrap=column == "time (UTC)", overflow="fold")
+def print_story(biz_trace_id: str, items: list[StoryItem], console: Console) -> None:
+    """Print a story, one line for each thing that happened, oldest first; times are UTC."""
+    console.print(f"story {biz_trace_id}", highlight=False)
+    day = ""
     for item in items:
-        at = item.occurred_at.ToDatetime(UTC).strftime("%H:%M:%S.%f")[:-3]
-        details = ", ".join(
-            f"{key} {value}" for key, value in sorted(item.details.items()) if value
+        at = item.occurred_at.ToDatetime(UTC)
+        if f"{at:%Y-%m-%d}" != day:
+            day = f"{at:%Y-%m-%d}"
+            console.print(f"  {day}", highlight=False)
+        details = " ".join(f"{key}={value}" for key, value in sorted(item.details.items()) if value)
+        console.print(
+            f"  {at:%H:%M:%S}.{at.microsecond // 1000:03d} {item.service:<10} {item.kind:<12} "
+            f"{item.subject}: {item.summary}  {details}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
-        table.add_row(at, item.service, item.kind, f"{item.subject}: {item.summary}", details)
-    return table

@@ -30,7 +30,7 @@ from services.cli.demo.webhooks import WebhookReceiver
 from services.cli.deployment import ROOT, TOPOLOGY_DEFAULT, Deployment, Plan
 from services.cli.facts import list_unfinished, tell_story
 from services.cli.operator import Operator, operate
-from services.cli.trace import time_line
+from services.cli.trace import print_story
 from services.sandbox.cards import CardBehaviour, test_card
 
 INPUT_DEFAULT: Final = ROOT / "data" / "cdnow_sample.txt"
@@ -211,4 +211,4 @@ async def _print_sample(operator: Operator, shop: Shop, rest: RestClient, consol
     status, answer = await rest.send("GET", f"/v1/orders/{order_id}", None, "")
     if status == 200:
         story = answer["order"]["biz_trace_id"]
-        console.print(time_line(story, await tell_story(operator, story)))
+        print_story(story, await tell_story(operator, story), console)
