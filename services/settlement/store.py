@@ -100,26 +100,8 @@ class SettlementStore:
                 call.biz_trace_id,
                 at,
             )
-            await add_audit(
-                connection,
-                AuditEntry(
-                    principal=principal,
-                    role=role,
-                    action="fee_plan.put",
-                    subject=f"merchant {merchant_id}",
-                    reason=request_id,
-                    at=at,
-                    before_digest=digest_of(None if before is None else dict(before.items())),
-                    after_digest=digest_of(
-                        {
-                            "rate_ppm": after.rate_ppm,
-                            "returned_on_refund": after.returned_on_refund,
-                            "version": after.version,
-                        }
-                    ),
-                    biz_trace_id=call.biz_trace_id,
-                ),
-            )
+            entry = _audit_entry(merchant_id, before, after, request_id, call, role, at)
+            await add_audit(connection, entry)
         return after
 
     async def insert_entries_in(
@@ -196,6 +178,34 @@ class SettlementStore:
 
 def _plan(row: Record) -> FeePlan:
     return FeePlan(row["rate_ppm"], row["returned_on_refund"], row["version"])
+
+
+def _audit_entry(
+    merchant_id: str,
+    before: Record | None,
+    after: FeePlan,
+    request_id: str,
+    call: CallContext,
+    role: str,
+    at: datetime,
+) -> AuditEntry:
+    return AuditEntry(
+        principal=call.principal,
+        role=role,
+        action="fee_plan.put",
+        subject=f"merchant {merchant_id}",
+        reason=request_id,
+        at=at,
+        before_digest=digest_of(None if before is None else dict(before.items())),
+        after_digest=digest_of(
+            {
+                "rate_ppm": after.rate_ppm,
+                "returned_on_refund": after.returned_on_refund,
+                "version": after.version,
+            }
+        ),
+        biz_trace_id=call.biz_trace_id,
+    )
 
 
 def _check_repeat(request_id: str, asked: FeePlan, made: FeePlan) -> FeePlan:
