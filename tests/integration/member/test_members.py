@@ -380,15 +380,15 @@ async def test_stories_are_found_by_id_by_number_and_by_story(world: World) -> N
     number = IDS.new("num")
     user = await create(world, merchant_id, merchant_user_no=number)
 
-    stories = []
+    subjects = (
+        {"subject_id": user.id},
+        {"subject_id": number},
+        {"biz_trace_id": "biz_1"},
+        {"subject_id": "nothing"},
+    )
     with bound(OPERATOR):
-        for subject in (
-            {"subject_id": user.id},
-            {"subject_id": number},
-            {"biz_trace_id": "biz_1"},
-            {"subject_id": "nothing"},
-        ):
-            stories.append(await world.member("operator").ListStory(ListStoryRequest(**subject)))
+        operator = world.member("operator")
+        stories = [await operator.ListStory(ListStoryRequest(**one)) for one in subjects]
 
     lines = [item.summary for item in stories[0].items]
     assert lines == ["OPENING", "OPENING → ACTIVE"]
