@@ -84,7 +84,9 @@ async def test_a_deadlock_retries_the_whole_batch(pool: Pool) -> None:
         return None
 
     failures = [one for one in await asyncio.gather(lock(10, 11), lock(11, 10)) if one]
-    assert [classify(one) for one in failures if isinstance(one, Exception)] == [Failure.RETRY_WHOLE]
+    assert [classify(one) for one in failures if isinstance(one, Exception)] == [
+        Failure.RETRY_WHOLE
+    ]
 
 
 async def test_a_conflict_of_serialisable_transactions_retries_the_whole_batch(pool: Pool) -> None:
