@@ -7,9 +7,10 @@ their own. `describe_settings` turns any of them into rows for a page of documen
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticUndefined
@@ -121,13 +122,20 @@ def describe_settings(settings: type[BaseSettings]) -> list[SettingDescription]:
         rows.append(
             SettingDescription(
                 variable=f"{prefix}{name}".upper(),
-                kind=getattr(field.annotation, "__name__", str(field.annotation)),
+                kind=_kind_of(field.annotation),
                 default="(secret)" if is_secret and default else default,
                 meaning=" ".join((field.description or "").split()),
                 is_secret=is_secret,
             )
         )
     return rows
+
+
+def _kind_of(annotation: object) -> str:
+    """Return a type as code says it, without the modules of its parts."""
+    if get_args(annotation):
+        return re.sub(r"\b[a-z_]+\.(?=[A-Za-z])", "", str(annotation))
+    return getattr(annotation, "__name__", str(annotation))
 
 
 class SettingMissingError(Exception):

@@ -5,6 +5,7 @@
 -- were made to. Tables that grow for ever are partitioned by the month inside the transfer's id:
 -- partitions are made ahead by `services.account.store.partitions`.
 
+-- One row per account, with its four sums; what is available and frozen is read from them.
 CREATE TABLE accounts (
     book smallint NOT NULL,
     version bigint NOT NULL,
@@ -123,6 +124,7 @@ CREATE TABLE resolutions (
     PRIMARY KEY (book, pending_id)
 ) PARTITION BY RANGE (pending_id);
 
+-- One line per account and movement, with the balance after it; appended, never changed.
 CREATE TABLE entries (
     book smallint NOT NULL,
     is_debit boolean NOT NULL,
@@ -145,6 +147,7 @@ CREATE TABLE business_dates (
     actor text NOT NULL
 );
 
+-- Each advance of a book's business date; a repeat finds its answer here.
 CREATE TABLE business_date_changes (
     book smallint NOT NULL,
     business_date date NOT NULL,
