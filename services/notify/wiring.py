@@ -31,7 +31,8 @@ async def wire(kit: Kit) -> Service:
     """Build the service from a process's parts."""
     settings = NotifySettings()
     check_production(kit.settings, settings)
-    pool = await kit.pool(NAME)
+    # Plans made while the tables were empty would read them whole for as long as they are kept.
+    pool = await kit.pool(NAME, plan_cache_mode="force_custom_plan")
     store = NotifyStore(pool)
     sealer = Sealer.parse(settings.sealing_key.get_secret_value())
     writer = OutcomeWriter(store, settings.flush_items_max)
