@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +22,8 @@ from paymesh.type.v1 import Money as MoneyMessage
 from common.money import Money
 from services.trade.domain import NewOrder, Order, OrderState, Refund, RefundNews, RefundState
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_PER_DAY: Final = 86_400
 _ORDER_STATES: Final = {
     state: OrderStateMessage.Value(f"ORDER_STATE_{state.value}") for state in OrderState
 }
@@ -117,6 +119,8 @@ def refund_news(message: PaymentRefund, cause: str) -> RefundNews | None:
 
 
 def _timestamp(at: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message
+    # Three to an order: `FromDatetime` takes as long as the rest of it.
+    since = at - _EPOCH
+    return Timestamp(
+        seconds=since.days * _SECONDS_PER_DAY + since.seconds, nanos=since.microseconds * 1000
+    )
