@@ -6,10 +6,11 @@ the ids that were sent, and goes on from the answer; nothing is guessed.
 
 from __future__ import annotations
 
+from common.context import bound
 from services.payment.domain.payments import Payment
 from services.payment.domain.states import PAYMENT_OPEN, PaymentState
 from services.payment.flows.collect_payment import apply_news, collect_from_ledger
-from services.payment.flows.parts import Parts
+from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.settle_payment import give_back, settle
 
 
@@ -21,6 +22,11 @@ async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
     payment = await parts.store.find_payment(payment_id)
     if payment is None or payment.state in (PaymentState.SUCCEEDED, PaymentState.RETURNED):
         return payment
+    with bound(call_of(payment)):
+        return await _advance(parts, payment)
+
+
+async def _advance(parts: Parts, payment: Payment) -> Payment:
     if payment.state is PaymentState.RECEIVED:
         return await settle(parts, payment)
     if payment.state is PaymentState.RETURNING:
@@ -37,6 +43,7 @@ async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
 
 async def close_payment(parts: Parts, payment: Payment) -> Payment:
     """Close an open payment at its channel; it may turn out to have succeeded."""
-    if payment.is_internal:
-        return await advance_payment(parts, payment.id) or payment
-    return await apply_news(parts, payment, await parts.peers.close_charge(payment))
+    with bound(call_of(payment)):
+        if payment.is_internal:
+            return await _advance(parts, payment)
+        return await apply_news(parts, payment, await parts.peers.close_charge(payment))

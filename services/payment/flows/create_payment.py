@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from common.context import CallContext, Principal
+from common.context import CallContext, Principal, bound
 from common.errors import IdConflictError, NotFoundError, PaymeshError
 from common.ids import derive
 from services.payment.domain.payments import (
@@ -59,6 +59,14 @@ async def create_payment(parts: Parts, asked: NewPayment, call: CallContext) -> 
     repeat = await _refuse_or_repeat(parts, order, payment_id, asked)
     if repeat is not None:
         return repeat
+    # From here on everything belongs to the order's story, also what the peers write.
+    with bound(replace(call, biz_trace_id=order.biz_trace_id)):
+        return await _pay(parts, order, payment_id, asked, principal)
+
+
+async def _pay(
+    parts: Parts, order: Order, payment_id: str, asked: NewPayment, principal: Principal
+) -> Payment:
     product, plan = _plan(parts, order, asked)
     draft = _draft(parts, order, payment_id, asked, plan, principal)
     route, assessment = await _route_and_assess(parts, draft)

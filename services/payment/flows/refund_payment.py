@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from common.context import CallContext
+from common.context import CallContext, bound
 from common.errors import IdConflictError, NotFoundError, PaymeshError
 from common.money import Money
 from services.payment.domain.payments import Failure, Owner, Payment, Refund
@@ -112,6 +112,11 @@ async def advance_refund_by_id(parts: Parts, refund_id: str) -> Refund | None:
 
 async def advance_refund(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     """Go on from where a refund stands; every step may be repeated."""
+    with bound(call_of(refund)):
+        return await _advance(parts, payment, refund)
+
+
+async def _advance(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     await parts.peers.open_platform_accounts(payment)
     if refund.state in (RefundState.PENDING, RefundState.WAITING_FUNDS):
         held = await _hold(parts, payment, refund)
