@@ -24,7 +24,9 @@ from common.events.event import Event
 from common.ids import derive
 from services.notify.convert import format_instant, render, timestamp
 from services.notify.domain.deliveries import Owner, Webhook
-from services.notify.store import NewDelivery, NotifyStore
+from services.notify.store.deliveries import DeliveryStore
+from services.notify.store.endpoints import EndpointStore
+from services.notify.store.rows import NewDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,15 @@ def webhook_of(event: Event) -> Webhook | None:
 class News:
     """Hears what has ended, and writes a delivery for each address of the merchant."""
 
-    def __init__(self, store: NotifyStore, clock: Clock, wake: Callable[[], None]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        endpoints: EndpointStore,
+        deliveries: DeliveryStore,
+        clock: Clock,
+        wake: Callable[[], None],
+    ) -> None:
+        self._endpoints = endpoints
+        self._deliveries = deliveries
         self._clock = clock
         self._wake = wake
 
@@ -107,7 +116,7 @@ class News:
         """
         found = [one for event in events if (one := webhook_of(event)) is not None]
         webhooks = list({webhook.id: webhook for webhook in found}.values())
-        listeners = await self._store.find_listeners(
+        listeners = await self._endpoints.find_listeners(
             connection, {webhook.owner for webhook in webhooks}
         )
         new = [
@@ -118,7 +127,7 @@ class News:
         ]
         if not new:
             return ()
-        await self._store.add_deliveries(connection, new, self._clock.now())
+        await self._deliveries.add_deliveries(connection, new, self._clock.now())
         return [self._send]
 
     async def _send(self) -> None:

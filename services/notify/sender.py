@@ -26,7 +26,7 @@ from services.notify.domain.breaker import Breaker
 from services.notify.domain.deliveries import Answer, Claim, Outcome, conclude
 from services.notify.flows.create_endpoint import seal_context
 from services.notify.signature import headers_of
-from services.notify.store import NotifyStore
+from services.notify.store.deliveries import DeliveryStore
 from services.notify.transport import Courier
 
 SaveOutcome = Callable[[Outcome], Awaitable[bool]]
@@ -69,7 +69,7 @@ class Sender:
 
     def __init__(
         self,
-        store: NotifyStore,
+        store: DeliveryStore,
         courier: Courier,
         save: SaveOutcome,
         sealer: Sealer,

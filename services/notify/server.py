@@ -29,6 +29,7 @@ from services.notify.convert import delivery_to_proto, endpoint_to_proto
 from services.notify.domain.deliveries import Owner
 from services.notify.flows.create_endpoint import EndpointParts, create_endpoint
 from services.notify.flows.resend_webhook import resend_webhook
+from services.notify.store.deliveries import DeliveryStore
 from services.notify.story import list_facts, list_story
 
 # Also for the platform's own people, who see those of all merchants: the contract has no pages.
@@ -38,9 +39,15 @@ _ENDPOINTS_MAX: Final = 1000
 class NotifyServicer(NotifyServiceServicer):
     """`paymesh.notify.v1.NotifyService`."""
 
-    def __init__(self, parts: EndpointParts, tokens: PageTokens, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: EndpointParts,
+        deliveries: DeliveryStore,
+        tokens: PageTokens,
+        wake: Callable[[], None],
+    ) -> None:
         self._parts = parts
-        self._store = parts.store
+        self._deliveries = deliveries
         self._tokens = tokens
         self._wake = wake
 
@@ -57,7 +64,9 @@ class NotifyServicer(NotifyServiceServicer):
         self, request: ListWebhookEndpointsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListWebhookEndpointsResponse:
         """List addresses."""
-        endpoints = await self._store.list_endpoints(_owner(current().principal), _ENDPOINTS_MAX)
+        endpoints = await self._parts.store.list_endpoints(
+            _owner(current().principal), _ENDPOINTS_MAX
+        )
         return ListWebhookEndpointsResponse(endpoints=[endpoint_to_proto(one) for one in endpoints])
 
     async def ListWebhookDeliveries(  # noqa: N802 - named by the contract
@@ -76,7 +85,7 @@ class NotifyServicer(NotifyServiceServicer):
         if position is not None:
             after = (datetime.fromisoformat(str(position[0])), str(position[1]))
         size = page_size_of(request.page_size)
-        found = await self._store.list_deliveries(owner, request.subject_id, after, size + 1)
+        found = await self._deliveries.list_deliveries(owner, request.subject_id, after, size + 1)
         page = found[:size]
         token = ""
         if len(found) > size:
@@ -91,7 +100,7 @@ class NotifyServicer(NotifyServiceServicer):
     ) -> ResendWebhookResponse:
         """Send a delivery again."""
         delivery = await resend_webhook(
-            self._store,
+            self._deliveries,
             self._parts.clock,
             self._wake,
             request.request_id,
@@ -104,13 +113,13 @@ class NotifyServicer(NotifyServiceServicer):
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        return await list_story(self._store, request)
+        return await list_story(self._deliveries, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListFactsResponse:
         """List provable facts."""
-        return await list_facts(self._store, self._tokens, request)
+        return await list_facts(self._deliveries, self._tokens, request)
 
 
 def _owner(principal: Principal) -> Owner:

@@ -18,12 +18,12 @@ from common.db.types import Record
 from common.errors import FieldInvalidError
 from common.paging import PageTokens
 from services.notify.convert import timestamp
-from services.notify.store import NotifyStore
+from services.notify.store.deliveries import DeliveryStore
 
 _PAGE_DEFAULT: Final = 5000
 
 
-async def list_story(store: NotifyStore, request: ListStoryRequest) -> ListStoryResponse:
+async def list_story(store: DeliveryStore, request: ListStoryRequest) -> ListStoryResponse:
     """Return the deliveries of a story and their attempts; a story fits one page."""
     story = request.biz_trace_id
     if request.WhichOneof("subject") == "subject_id":
@@ -38,7 +38,7 @@ async def list_story(store: NotifyStore, request: ListStoryRequest) -> ListStory
 
 
 async def list_facts(
-    store: NotifyStore, tokens: PageTokens, request: ListFactsRequest
+    store: DeliveryStore, tokens: PageTokens, request: ListFactsRequest
 ) -> ListFactsResponse:
     """Return a page of deliveries, or of what has not ended.
 

@@ -19,7 +19,8 @@ from services.notify.events import BINDINGS, News
 from services.notify.flows.create_endpoint import EndpointParts
 from services.notify.sender import Sender
 from services.notify.server import NotifyServicer
-from services.notify.store import NotifyStore
+from services.notify.store.deliveries import DeliveryStore
+from services.notify.store.endpoints import EndpointStore
 from services.notify.transport import Courier, open_session
 from services.notify.writer import OutcomeWriter
 
@@ -33,12 +34,12 @@ async def wire(kit: Kit) -> Service:
     check_production(kit.settings, settings)
     # Plans made while the tables were empty would read them whole for as long as they are kept.
     pool = await kit.pool(NAME, plan_cache_mode="force_custom_plan")
-    store = NotifyStore(pool)
+    endpoints, deliveries = EndpointStore(pool), DeliveryStore(pool)
     sealer = Sealer.parse(settings.sealing_key.get_secret_value())
-    writer = OutcomeWriter(store, settings.flush_items_max)
+    writer = OutcomeWriter(deliveries, settings.flush_items_max)
     session = open_session(private_allowed=settings.private_addresses_allowed)
     sender = Sender(
-        store,
+        deliveries,
         Courier(session, kit.clock, timeout_seconds=settings.attempt_timeout_seconds),
         writer.save,
         sealer,
@@ -51,10 +52,10 @@ async def wire(kit: Kit) -> Service:
         broker=kit.broker,
         queue="notify.webhooks",
         bindings=BINDINGS,
-        handler=News(store, kit.clock, sender.wake).handle,
+        handler=News(endpoints, deliveries, kit.clock, sender.wake).handle,
     )
     parts = EndpointParts(
-        store=store,
+        store=endpoints,
         sealer=sealer,
         clock=kit.clock,
         ids=kit.ids,
@@ -63,7 +64,7 @@ async def wire(kit: Kit) -> Service:
         endpoints_max=settings.endpoints_per_merchant_max,
     )
     tokens = PageTokens(kit.settings.page_token_key.get_secret_value())
-    servicer = NotifyServicer(parts, tokens, sender.wake)
+    servicer = NotifyServicer(parts, deliveries, tokens, sender.wake)
 
     async def close() -> None:
         await writer.drain()

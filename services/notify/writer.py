@@ -7,7 +7,7 @@ from typing import Final
 from common.coalescer import Coalescer, CoalescerLimits
 from common.db.failures import classify
 from services.notify.domain.deliveries import Outcome
-from services.notify.store import NotifyStore
+from services.notify.store.deliveries import DeliveryStore
 
 _QUEUE_FACTOR: Final = 32
 
@@ -15,7 +15,7 @@ _QUEUE_FACTOR: Final = 32
 class OutcomeWriter:
     """Writes of outcomes, coalesced. Each may be repeated: the version guards it."""
 
-    def __init__(self, store: NotifyStore, flush_items_max: int) -> None:
+    def __init__(self, store: DeliveryStore, flush_items_max: int) -> None:
         self._outcomes: Coalescer[Outcome, bool] = Coalescer(
             store.save_outcomes,
             classify=classify,

@@ -15,7 +15,7 @@ from services.notify.domain.addresses import refusal_of
 from services.notify.domain.deliveries import WEBHOOK_TYPES, Endpoint, Owner
 from services.notify.errors import WebhookUrlRefusedError
 from services.notify.signature import SECRET_BYTES, secret_text
-from services.notify.store import NewEndpoint, NotifyStore
+from services.notify.store.endpoints import EndpointStore, NewEndpoint
 
 _METHOD: Final = "CreateWebhookEndpoint"
 
@@ -24,7 +24,7 @@ _METHOD: Final = "CreateWebhookEndpoint"
 class EndpointParts:
     """What registering stands on."""
 
-    store: NotifyStore
+    store: EndpointStore
     sealer: Sealer
     clock: Clock
     ids: IdFactory

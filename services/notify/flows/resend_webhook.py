@@ -8,7 +8,7 @@ from common.clock import Clock
 from common.context import Principal
 from common.errors import IdConflictError, NotFoundError, StateConflictError
 from services.notify.domain.deliveries import Delivery, Owner
-from services.notify.store import NotifyStore, Resend
+from services.notify.store.deliveries import DeliveryStore, Resend
 
 
 def may_see(principal: Principal, owner: Owner) -> bool:
@@ -19,7 +19,7 @@ def may_see(principal: Principal, owner: Owner) -> bool:
 
 
 async def resend_webhook(
-    store: NotifyStore,
+    store: DeliveryStore,
     clock: Clock,
     wake: Callable[[], None],
     request_id: str,

@@ -34,7 +34,8 @@ from services.notify.events import News
 from services.notify.flows.create_endpoint import EndpointParts, create_endpoint
 from services.notify.sender import Sender
 from services.notify.server import NotifyServicer
-from services.notify.store import NotifyStore
+from services.notify.store.deliveries import DeliveryStore
+from services.notify.store.endpoints import EndpointStore
 from services.notify.transport import Courier, open_session
 from services.notify.writer import OutcomeWriter
 
@@ -119,7 +120,8 @@ class Kit:
     """The service's parts, for one test with a merchant of its own."""
 
     pool: Pool
-    store: NotifyStore
+    endpoints: EndpointStore
+    store: DeliveryStore
     sender: Sender
     news: News
     parts: EndpointParts
@@ -289,7 +291,7 @@ async def new_kit(pool: Pool) -> AsyncIterator[MakeKit]:
         clock = clock or ShiftedClock()
         ids = IdFactory(clock)
         chosen = NotifySettings(**{"poll_seconds": 0.05, **settings})
-        store = NotifyStore(pool)
+        endpoints, store = EndpointStore(pool), DeliveryStore(pool)
         writer = OutcomeWriter(store, 256)
         sealer = Sealer.parse("k1:test-secret")
         session = open_session(private_allowed=private_allowed, resolver=resolver)
@@ -303,7 +305,7 @@ async def new_kit(pool: Pool) -> AsyncIterator[MakeKit]:
             lambda: 0.5,
         )
         parts = EndpointParts(
-            store=store,
+            store=endpoints,
             sealer=sealer,
             clock=clock,
             ids=ids,
@@ -319,11 +321,12 @@ async def new_kit(pool: Pool) -> AsyncIterator[MakeKit]:
         )
         kit = Kit(
             pool=pool,
+            endpoints=endpoints,
             store=store,
             sender=sender,
-            news=News(store, clock, sender.wake),
+            news=News(endpoints, store, clock, sender.wake),
             parts=parts,
-            servicer=NotifyServicer(parts, PageTokens("secret"), sender.wake),
+            servicer=NotifyServicer(parts, store, PageTokens("secret"), sender.wake),
             clock=clock,
             ids=ids,
             principal=principal or merchant,

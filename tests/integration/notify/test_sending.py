@@ -125,7 +125,7 @@ async def test_answering_410_switches_the_address_off(kit: Kit, receiver: Receiv
         assert {one.next_attempt_at for one in parked} == {None}
         await kit.hear(kit.completed())
     assert len(await kit.deliveries()) == 2
-    (endpoint,) = await kit.store.list_endpoints(kit.owner, 10)
+    (endpoint,) = await kit.endpoints.list_endpoints(kit.owner, 10)
     assert endpoint.disabled
 
 

@@ -1,8 +1,8 @@
-"""Addresses, webhooks and deliveries in PostgreSQL; what is hot takes a batch."""
+"""Webhooks, their deliveries and every attempt at them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,39 +11,20 @@ from common.db.history import HistoryRow, add_history, list_story_history
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
-from services.notify.domain.deliveries import (
-    Claim,
-    Delivery,
-    DeliveryState,
-    Endpoint,
-    Outcome,
-    Owner,
-    Webhook,
+from services.notify.domain.deliveries import Claim, Delivery, DeliveryState, Outcome, Owner
+from services.notify.store.rows import (
+    NewDelivery,
+    attempt_columns,
+    claim_from,
+    delivery_columns,
+    delivery_from,
+    outcome_columns,
+    webhook_columns,
 )
 
 _SQL: Final = load_queries("services.notify")
 _ACTOR: Final = "SERVICE:notify"
 _SWITCHED_OFF: Final = "address answered 410"
-
-
-@dataclass(frozen=True, slots=True)
-class NewEndpoint:
-    """An address as it is to be written."""
-
-    endpoint: Endpoint
-    request_id: str
-    sealed_secret: bytes
-    actor: str
-    biz_trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
-    """A delivery as it is to be written."""
-
-    id: str
-    webhook: Webhook
-    endpoint_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,104 +39,19 @@ class Resend:
     at: datetime
 
 
-class NotifyStore:
-    """Reads and writes of the schema `notify`."""
+class DeliveryStore:
+    """Reads and writes of webhooks and deliveries."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-
-    # Addresses.
-
-    async def add_endpoint(self, new: NewEndpoint) -> Endpoint | None:
-        """Write an address; return None when it is new, else the one that its request made."""
-        endpoint, owner = new.endpoint, new.endpoint.owner
-        async with self._pool.transaction() as connection:
-            written = await connection.fetchval(
-                _SQL["insert_endpoint"],
-                endpoint.id,
-                owner.tenant_id,
-                owner.mode,
-                owner.merchant_id,
-                new.actor,
-                new.request_id,
-                endpoint.url,
-                list(endpoint.types),
-                new.sealed_secret,
-                new.biz_trace_id,
-                endpoint.created_at,
-            )
-            if written is not None:
-                row = HistoryRow(
-                    noun="webhook_endpoint",
-                    id=endpoint.id,
-                    version=1,
-                    from_state="",
-                    to_state="ENABLED",
-                    actor=new.actor,
-                    at=endpoint.created_at,
-                    biz_trace_id=new.biz_trace_id,
-                    cause=new.request_id,
-                )
-                await add_history(connection, [row])
-                return None
-        return await self.find_endpoint_of_request(owner, new.request_id)
-
-    async def find_endpoint_of_request(self, owner: Owner, request_id: str) -> Endpoint | None:
-        """Return the address that a request made."""
-        async with self._pool.acquire() as connection:
-            row = await connection.fetchrow(
-                _SQL["find_endpoint_of_request"],
-                owner.tenant_id,
-                owner.mode,
-                owner.merchant_id,
-                request_id,
-            )
-        return None if row is None else _endpoint(row)
-
-    async def count_endpoints(self, owner: Owner) -> int:
-        """Return how many addresses a merchant uses."""
-        async with self._pool.acquire() as connection:
-            return int(
-                await connection.fetchval(
-                    _SQL["count_endpoints"], owner.tenant_id, owner.mode, owner.merchant_id
-                )
-            )
-
-    async def list_endpoints(self, owner: Owner, limit: int) -> list[Endpoint]:
-        """Return addresses, oldest first; of all merchants when the owner names none."""
-        async with self._pool.acquire() as connection:
-            rows = await connection.fetch(
-                _SQL["list_endpoints"], owner.tenant_id, owner.mode, owner.merchant_id, limit
-            )
-        return [_endpoint(row) for row in rows]
-
-    # Webhooks; in the transaction in which their events are heard.
-
-    async def find_listeners(
-        self, connection: Connection, owners: Collection[Owner]
-    ) -> dict[Owner, list[Endpoint]]:
-        """Return the addresses in use of each of these merchants."""
-        rows = await connection.fetch(
-            _SQL["find_listeners"],
-            [owner.tenant_id for owner in owners],
-            [owner.mode for owner in owners],
-            [owner.merchant_id for owner in owners],
-        )
-        found: dict[Owner, list[Endpoint]] = {}
-        for row in rows:
-            endpoint = _endpoint(row)
-            found.setdefault(endpoint.owner, []).append(endpoint)
-        return found
 
     async def add_deliveries(
         self, connection: Connection, new: Sequence[NewDelivery], at: datetime
     ) -> int:
         """Write webhooks and their deliveries, due at once; return how many were new."""
         webhooks = list({one.webhook.id: one.webhook for one in new}.values())
-        await connection.execute(_SQL["insert_webhooks"], *_webhook_columns(webhooks), at)
-        rows = await connection.fetch(
-            _SQL["insert_deliveries"], *_delivery_columns(new), _ACTOR, at
-        )
+        await connection.execute(_SQL["insert_webhooks"], *webhook_columns(webhooks), at)
+        rows = await connection.fetch(_SQL["insert_deliveries"], *delivery_columns(new), _ACTOR, at)
         fresh = {row["id"] for row in rows}
         history = [
             HistoryRow(
@@ -201,7 +97,7 @@ class NotifyStore:
                 room,
                 until,
             )
-        return [_claim(row) for row in sorted(rows, key=lambda row: row["next_attempt_at"])]
+        return [claim_from(row) for row in sorted(rows, key=lambda row: row["next_attempt_at"])]
 
     async def release_deliveries(self, claims: Sequence[Claim]) -> None:
         """Give claims back that were not used."""
@@ -217,10 +113,10 @@ class NotifyStore:
         # In one order everywhere, or two processes lock each other's rows.
         ordered = sorted(outcomes, key=lambda outcome: outcome.claim.delivery_id)
         async with self._pool.transaction() as connection:
-            rows = await connection.fetch(_SQL["update_deliveries"], *_outcome_columns(ordered))
+            rows = await connection.fetch(_SQL["update_deliveries"], *outcome_columns(ordered))
             written = {row["id"] for row in rows}
             done = [outcome for outcome in ordered if outcome.claim.delivery_id in written]
-            await connection.execute(_SQL["insert_attempts"], *_attempt_columns(done))
+            await connection.execute(_SQL["insert_attempts"], *attempt_columns(done))
             await add_history(connection, [_move(outcome) for outcome in done if _ends(outcome)])
             gone = {
                 outcome.claim.endpoint_id: outcome.at
@@ -261,7 +157,7 @@ class NotifyStore:
         """Return a delivery."""
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(_SQL["find_delivery"], delivery_id)
-        return None if row is None else _delivery(row)
+        return None if row is None else delivery_from(row)
 
     async def find_resend(self, owner: Owner, request_id: str) -> str | None:
         """Return the delivery that a request has sent again."""
@@ -309,7 +205,7 @@ class NotifyStore:
                 cause=asked.request_id,
             )
             await add_history(connection, [history])
-        return _delivery(after)
+        return delivery_from(after)
 
     async def list_deliveries(
         self, owner: Owner, subject_id: str, after: tuple[datetime, str] | None, limit: int
@@ -327,7 +223,7 @@ class NotifyStore:
                 delivery_id,
                 limit,
             )
-        return [_delivery(row) for row in rows]
+        return [delivery_from(row) for row in rows]
 
     # Stories and facts.
 
@@ -379,105 +275,4 @@ def _switch(noun: str, before: str, after: str, row: Record, at: datetime) -> Hi
         at=at,
         biz_trace_id=row["biz_trace_id"],
         reason=_SWITCHED_OFF,
-    )
-
-
-def _webhook_columns(webhooks: Sequence[Webhook]) -> list[list[str]]:
-    return [
-        [webhook.id for webhook in webhooks],
-        [webhook.owner.tenant_id for webhook in webhooks],
-        [webhook.owner.mode for webhook in webhooks],
-        [webhook.owner.merchant_id for webhook in webhooks],
-        [webhook.type for webhook in webhooks],
-        [webhook.subject_id for webhook in webhooks],
-        [webhook.biz_trace_id for webhook in webhooks],
-        [webhook.body for webhook in webhooks],
-        [webhook.cause for webhook in webhooks],
-    ]
-
-
-def _delivery_columns(new: Sequence[NewDelivery]) -> list[list[str]]:
-    return [
-        [one.id for one in new],
-        [one.webhook.id for one in new],
-        [one.endpoint_id for one in new],
-        [one.webhook.owner.tenant_id for one in new],
-        [one.webhook.owner.mode for one in new],
-        [one.webhook.owner.merchant_id for one in new],
-        [one.webhook.type for one in new],
-        [one.webhook.subject_id for one in new],
-        [one.webhook.biz_trace_id for one in new],
-    ]
-
-
-def _outcome_columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
-    return [
-        [one.claim.delivery_id for one in outcomes],
-        [one.claim.version for one in outcomes],
-        [str(one.state) for one in outcomes],
-        [one.attempts for one in outcomes],
-        [one.answer.http_status if one.answer else None for one in outcomes],
-        [one.next_attempt_at for one in outcomes],
-        [one.at for one in outcomes],
-    ]
-
-
-def _attempt_columns(outcomes: Sequence[Outcome]) -> list[list[object]]:
-    sent = [(one, one.answer) for one in outcomes if one.answer is not None]
-    return [
-        [one.claim.delivery_id for one, _ in sent],
-        [one.attempts for one, _ in sent],
-        [answer.http_status for _, answer in sent],
-        [answer.problem for _, answer in sent],
-        [answer.took_ms for _, answer in sent],
-        [one.at for one, _ in sent],
-    ]
-
-
-def _owner(row: Record) -> Owner:
-    return Owner(row["tenant_id"], row["mode"], row["merchant_id"])
-
-
-def _endpoint(row: Record) -> Endpoint:
-    return Endpoint(
-        id=row["id"],
-        owner=_owner(row),
-        url=row["url"],
-        types=tuple(row["types"]),
-        disabled=row["disabled"],
-        created_at=row["created_at"],
-    )
-
-
-def _claim(row: Record) -> Claim:
-    return Claim(
-        delivery_id=row["id"],
-        version=row["version"],
-        attempts=row["attempts"],
-        tries=row["tries"],
-        webhook_id=row["webhook_id"],
-        endpoint_id=row["endpoint_id"],
-        url=row["url"],
-        sealed_secret=row["sealed_secret"],
-        is_endpoint_disabled=row["disabled"],
-        body=row["body"],
-        biz_trace_id=row["biz_trace_id"],
-    )
-
-
-def _delivery(row: Record) -> Delivery:
-    return Delivery(
-        id=row["id"],
-        webhook_id=row["webhook_id"],
-        endpoint_id=row["endpoint_id"],
-        owner=_owner(row),
-        type=row["type"],
-        subject_id=row["subject_id"],
-        biz_trace_id=row["biz_trace_id"],
-        state=DeliveryState(row["state"]),
-        attempts=row["attempts"],
-        last_http_status=row["last_http_status"],
-        next_attempt_at=row["next_attempt_at"],
-        created_at=row["created_at"],
-        version=row["version"],
     )

@@ -1,0 +1,1 @@
+"""Addresses, webhooks and deliveries in PostgreSQL; what is hot takes a batch."""
