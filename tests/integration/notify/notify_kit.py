@@ -43,17 +43,23 @@ FOLDER = Path(services.notify.__file__).parent
 
 
 class ShiftedClock(SystemClock):
-    """The machine's clock, set ahead at will."""
+    """The machine's clock, stopped or set ahead at will."""
 
     ahead = timedelta()
+    _stopped: tuple[datetime, float] | None = None
+
+    def stop(self) -> None:
+        """Move only when `ahead` does."""
+        self._stopped = (datetime.now(UTC), super().monotonic())
 
     def now(self) -> datetime:
         """Return the shifted time."""
-        return datetime.now(UTC) + self.ahead
+        return (self._stopped[0] if self._stopped else datetime.now(UTC)) + self.ahead
 
     def monotonic(self) -> float:
         """Return shifted seconds."""
-        return super().monotonic() + self.ahead.total_seconds()
+        seconds = self._stopped[1] if self._stopped else super().monotonic()
+        return seconds + self.ahead.total_seconds()
 
 
 @dataclass

@@ -78,6 +78,7 @@ async def test_hearing_without_an_address_or_interest_sends_nothing(
 
 async def test_failing_keeps_the_schedule_then_parks(kit: Kit, receiver: Receiver) -> None:
     """The clock is moved to each due instant; every attempt carries the same id."""
+    kit.clock.stop()
     _, verifier = await kit.add_endpoint(receiver.url)
     receiver.say(500)
     await kit.hear(kit.completed())
@@ -87,10 +88,9 @@ async def test_failing_keeps_the_schedule_then_parks(kit: Kit, receiver: Receive
             assert delivery.state is DeliveryState.PENDING
             assert delivery.last_http_status == 500
             assert delivery.next_attempt_at is not None
-            delay = (delivery.next_attempt_at - kit.clock.now()).total_seconds()
-            expected = RETRY_DELAYS_SECONDS[attempt]
-            assert expected - 5 < delay <= expected
-            kit.clock.ahead += timedelta(seconds=expected + 0.1)
+            delay = delivery.next_attempt_at - kit.clock.now()
+            assert delay == timedelta(seconds=RETRY_DELAYS_SECONDS[attempt])
+            kit.clock.ahead += delay
         (parked,) = await kit.until_state(DeliveryState.PARKED)
     assert parked.attempts == len(receiver.heard) == ATTEMPTS_MAX
     assert len({heard.webhook_id for heard in receiver.heard}) == 1
@@ -99,18 +99,20 @@ async def test_failing_keeps_the_schedule_then_parks(kit: Kit, receiver: Receive
 
 
 async def test_answering_with_retry_after_is_honoured(kit: Kit, receiver: Receiver) -> None:
+    kit.clock.stop()
     await kit.add_endpoint(receiver.url)
     receiver.say(503, retry_after="900")
     async with running(kit.sender):
         await kit.hear(kit.completed())
         delivery = await kit.until_attempts(1)
         assert delivery.next_attempt_at is not None
-        assert delivery.next_attempt_at - kit.clock.now() > timedelta(seconds=880)
-        kit.clock.ahead += timedelta(seconds=901)
-        receiver.say(429, retry_after=format_datetime(kit.clock.now() + timedelta(hours=2)))
+        assert delivery.next_attempt_at - kit.clock.now() == timedelta(seconds=900)
+        at = format_datetime(kit.clock.now() + timedelta(hours=3))
+        receiver.say(429, retry_after=at)
+        kit.clock.ahead += timedelta(seconds=900)
         delivery = await kit.until_attempts(2)
         assert delivery.next_attempt_at is not None
-        assert delivery.next_attempt_at - kit.clock.now() > timedelta(seconds=7190)
+        assert format_datetime(delivery.next_attempt_at) == at
 
 
 async def test_answering_410_switches_the_address_off(kit: Kit, receiver: Receiver) -> None:
@@ -240,6 +242,7 @@ async def test_stopping_gives_back_what_was_not_sent(new_kit: MakeKit, receiver:
 async def test_failing_often_opens_the_breaker_and_one_probe_closes_it(
     kit: Kit, receiver: Receiver
 ) -> None:
+    kit.clock.stop()
     await kit.add_endpoint(receiver.url)
     receiver.say(500)
     async with running(kit.sender):
@@ -254,7 +257,7 @@ async def test_failing_often_opens_the_breaker_and_one_probe_closes_it(
         kit.clock.ahead += timedelta(seconds=4)
         kit.sender.wake()
         assert len(receiver.heard) == 5
-        kit.clock.ahead += timedelta(seconds=2)
+        kit.clock.ahead += timedelta(seconds=1)
         await kit.until_state(DeliveryState.DELIVERED)
         assert len(receiver.heard) == 6
         kit.clock.ahead += timedelta(seconds=15)
