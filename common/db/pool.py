@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
@@ -106,10 +107,11 @@ class Pool:
         """Open a lone connection with the same settings, for locks and settings of a session."""
         return await connect(self._url, self._settings)
 
-    async def fetch_now(self) -> Any:
-        """Return the database's clock (an aware datetime)."""
+    async def fetch_now(self) -> datetime:
+        """Return the database's clock (aware, in UTC)."""
         async with self._pool.acquire() as connection:
-            return await connection.fetchval("SELECT clock_timestamp()")
+            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        return now
 
     def connections(self) -> tuple[int, int]:
         """Return how many connections are open, and how many of them are idle."""

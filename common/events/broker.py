@@ -182,7 +182,9 @@ class Broker:
 
         The broker (3.10 at least) writes a queue's entry in its register with a delay, and a queue
         whose entry was lost in a crash never elects a leader again: what it had confirmed is gone,
-        and every publish to it hangs. The entry is written when the next one is made.
+        and every publish to it hangs. The entry is written when the next one is made. (A crash in
+        the few milliseconds between the two leaves such a queue, without content or binding: the
+        reader's declaration then fails until the queue is deleted and the broker restarted.)
         """
         name = self.full_name(f"paymesh.seal.{secrets.token_hex(8)}")
         seal = await channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum"})

@@ -53,6 +53,10 @@ _DEAD = metrics.counter("paymesh.inbox.dead", "Events given up, for a person to 
 
 # How often parked events are looked at; those woken by a batch are looked at after it.
 _PARKED_POLL_SECONDS: Final = 1.0
+# Longer than any copy of an event can be on its way: the broker's queues and a relay that was away.
+_INBOX_KEEP_DAYS: Final = 14
+_PRUNE_EVERY_SECONDS: Final = 3600.0
+_PRUNE_ROWS_MAX: Final = 10_000
 # A conflict with other transactions is not the batch's fault, but one that never ends is.
 _WHOLE_TRIES_MAX: Final = 5
 # A handler's own trouble (a row not there yet) is often over in seconds; a bug is not in hours.
@@ -123,6 +127,7 @@ class Consumer:
         self._attributes = {"queue": queue}
         # Parked events may be left from an earlier life, so the first look comes at once.
         self._parked_due_at = 0.0
+        self._prune_due_at = 0.0
 
     async def declare(self) -> None:
         """Declare the queue and its bindings; from now on no event is missed.
@@ -238,6 +243,10 @@ class Consumer:
         self._parked_due_at = loop.time() + _PARKED_POLL_SECONDS
         while await self.handle_parked():
             pass
+        if loop.time() >= self._prune_due_at:
+            self._prune_due_at = loop.time() + _PRUNE_EVERY_SECONDS
+            while await self._inbox.prune(_INBOX_KEEP_DAYS, _PRUNE_ROWS_MAX) == _PRUNE_ROWS_MAX:
+                pass
 
     async def _process(
         self, events: Sequence[Event], *, parked: bool, overdue: Collection[str] = ()

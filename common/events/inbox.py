@@ -9,13 +9,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from common.backoff import Backoff
 from common.db.pool import Pool
 from common.db.queries import load_queries
-from common.db.types import Connection
+from common.db.types import Connection, Record
 from common.events.event import Event, event_from_bytes, event_to_bytes
+from common.ids import encode_time
 
 _QUERIES: Final = load_queries("common.events")
 _ERROR_LENGTH_MAX: Final = 500
@@ -173,6 +175,22 @@ class Inbox:
                 await self._park(connection, [event], 0, pause, text)
             return attempts
 
+    async def prune(self, keep_days: int, rows_max: int) -> int:
+        """Forget events taken more than `keep_days` ago; return how many.
+
+        Event ids begin with their time, so that only old ones are looked at.
+        """
+        before = await self._pool.fetch_now() - timedelta(days=keep_days)
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                _QUERIES["prune_inbox"],
+                self._consumer,
+                f"evt_{encode_time(before)}",
+                before,
+                rows_max,
+            )
+        return len(rows)
+
     async def _lock_versions(
         self, connection: Connection, events: Sequence[Event]
     ) -> dict[str, int]:
@@ -241,6 +259,21 @@ def _sort_by_version(
             admission.versions[aggregate] = versions[aggregate] = version
             current = early.pop((aggregate, version + 1), None)
     admission.early.extend(early.values())
+
+
+async def list_dead(connection: Connection, limit: int) -> list[Record]:
+    """Return events of all consumers of a schema that a person must decide on, oldest first.
+
+    Columns: consumer, event_id, type, aggregate_id, aggregate_version, biz_trace_id, attempts,
+    last_error, died_at.
+    """
+    return await connection.fetch(_QUERIES["list_dead"], limit)
+
+
+async def count_unhandled(connection: Connection, consumer: str) -> tuple[int, int]:
+    """Return how many events of a consumer are parked, and how many are dead."""
+    row = await connection.fetchrow(_QUERIES["count_parked"], consumer)
+    return (0, 0) if row is None else (row["parked"], row["dead"])
 
 
 async def revive_dead(

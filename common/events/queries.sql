@@ -152,10 +152,10 @@ SELECT
 -- name: prune_inbox
 -- Forget events that were taken long ago and whose id is as old: no copy of them comes any more.
 DELETE FROM inbox
-WHERE consumer = $1 AND received_at < clock_timestamp() - make_interval(days => $2)
-    AND event_id IN (
-        SELECT event_id FROM inbox
-        WHERE consumer = $1 AND received_at < clock_timestamp() - make_interval(days => $2)
-        ORDER BY event_id
-        LIMIT $3
-    );
+WHERE consumer = $1 AND event_id IN (
+    SELECT event_id FROM inbox
+    WHERE consumer = $1 AND event_id < $2 AND received_at < $3
+    ORDER BY event_id
+    LIMIT $4
+)
+RETURNING event_id;

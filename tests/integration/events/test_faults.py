@@ -91,6 +91,7 @@ async def test_killing_the_broker_in_mid_work_loses_and_doubles_nothing(
     outbox = Outbox()
     consumer = consumer_of(shop, broker, "killed.broker", "shop.kill.a.v1")
     relay = Relay(shop, broker, outbox)
+    await consumer.declare()
     async with running(relay.run, consumer.run):
         await sell(shop, outbox, "kill", "shop.kill.a.v1", range(1, 20))
         selling = asyncio.create_task(sell(shop, outbox, "kill", "shop.kill.a.v1", range(20, 120)))
@@ -113,6 +114,32 @@ async def test_killing_the_database_in_mid_work_loses_and_doubles_nothing(
         await own_servers.restart("postgres")
         await sell(shop, outbox, "base", "shop.base.a.v1", range(60, 70))
         await assert_each_once_and_in_order(shop, "base", 69)
+
+
+async def test_killing_the_broker_just_after_a_queue_was_made_keeps_the_queue(
+    own_servers: Servers, shop: Pool, broker: Broker
+) -> None:
+    outbox = Outbox()
+    consumer = consumer_of(shop, broker, "just.made", "shop.made.a.v1")
+    await consumer.declare()
+    await sell(shop, outbox, "made", "shop.made.a.v1", [1])
+    await Relay(shop, broker, outbox).publish_round()
+    await own_servers.kill("amqp")
+    await own_servers.restart("amqp")
+    async with running(consumer.run):
+        await assert_each_once_and_in_order(shop, "made", 1)
+
+
+async def test_a_declaration_that_was_broken_off_still_fetches_what_was_missed(
+    shop: Pool, broker: Broker
+) -> None:
+    outbox = Outbox()
+    await sell(shop, outbox, "broken", "shop.broken.a.v1", [1])
+    await Relay(shop, broker, outbox).publish_round()
+    consumer = consumer_of(shop, broker, "broken.off", "shop.broken.a.v1")
+    await consumer._declare_queue()
+    async with running(consumer.run):
+        await assert_each_once_and_in_order(shop, "broken", 1)
 
 
 async def test_a_crash_between_publish_and_mark_tells_again_and_takes_effect_once(

@@ -354,3 +354,25 @@ async def test_a_new_queue_fetches_what_was_told_before_it_was_there(
 
         await until(all_there)
     assert await effects_of(pool, "early_other") == []
+
+
+async def test_pruning_forgets_old_events_only(pool: Pool, make_consumer: MakeConsumer) -> None:
+    consumer = make_consumer("pruned", note_effects)
+    old, derived, new = (heard(new_event(f"prune_{n}", 1)) for n in range(3))
+    await consumer.handle([old, derived, new])
+    async with pool.acquire() as connection:
+        # Taken long ago with a new id, taken lately with an old id (derived from an old parent).
+        await connection.execute(
+            "UPDATE inbox SET received_at = received_at - interval '20 days', "
+            "event_id = 'evt_00' || event_id WHERE event_id = $1",
+            old.event_id,
+        )
+        await connection.execute(
+            "UPDATE inbox SET event_id = 'evt_00' || event_id WHERE event_id = $1", derived.event_id
+        )
+        await connection.execute(
+            "UPDATE inbox SET received_at = received_at - interval '20 days' WHERE event_id = $1",
+            new.event_id,
+        )
+    assert await consumer._inbox.prune(14, 100) == 1
+    assert await consumer._inbox.prune(14, 100) == 0
