@@ -72,7 +72,7 @@ class _Missing(dict[str, str]):
 
 
 class RemoteError(PaymeshError):
-    """A call to another service failed: {remote_message}"""  # noqa: D400, D415 - a template
+    """A call to another service failed: {remote_message}"""
 
     def __init__(
         self,
