@@ -71,6 +71,8 @@ class FrameServer:
 
     async def _exchange(self, _: object, context: StreamContext) -> None:
         peer = await self._greet(context)
+        # By itself, so that a stream that ends early does not send it twice.
+        await context.send_initial_metadata(())
         stream = ServedStream(
             context,
             self._dispatcher,

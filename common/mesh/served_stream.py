@@ -32,6 +32,10 @@ FRAMES_AHEAD_MAX: Final = 64
 """Frames and cut answers that may wait for a slow reader before no more calls are read."""
 
 
+LAST_FRAME_SECONDS: Final = 1.0
+"""How long a peer that broke the rules may take to read the frame that is under way."""
+
+
 class FrameTooLargeError(Exception):
     """A frame is larger than this side said it reads."""
 
@@ -105,6 +109,7 @@ class ServedStream:
         # Room is kept for one part beside the answers of a frame.
         self._fill_bytes = max(CALL_HEAD_BYTES, peer.fill_bytes - peer.part_bytes)
         self._idle: asyncio.Future[None] | None = None
+        self._is_closing = False
         self._room = asyncio.Event()
         self._room.set()
         self.emptied: asyncio.Future[None] = self._loop.create_future()
@@ -119,6 +124,11 @@ class ServedStream:
         reader = asyncio.ensure_future(self._read())
         try:
             await asyncio.wait([reader, writer], return_when=asyncio.FIRST_COMPLETED)
+            # A frame under way is let out: gRPC refuses the status of a stream that is cut short
+            # in the middle of a write.
+            self._is_closing = True
+            self._wake()
+            await asyncio.wait([writer], timeout=LAST_FRAME_SECONDS)
             if reader.done():
                 reader.result()
         finally:
@@ -344,7 +354,7 @@ class ServedStream:
     async def _write(self) -> None:
         """Write answers; returns when the stream has drained."""
         write = self._context.write
-        while True:
+        while not self._is_closing:
             if not self._used and not self._full and not self._cut:
                 if self._check_emptied():
                     return

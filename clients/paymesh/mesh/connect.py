@@ -25,7 +25,9 @@ def channel_options(message_bytes_max: int) -> tuple[tuple[str, str | int], ...]
         # one before it, and resolves the target's name again.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
+        # In gRPC this is also the least time that one attempt to connect gets: a busy machine may
+        # need a second to answer.
+        ("grpc.min_reconnect_backoff_ms", 5_000),
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ("grpc.lb_policy_name", "round_robin"),
