@@ -38,7 +38,7 @@ PAYMENTS: Final = 600
 """Payments of one window: a second or two of work."""
 USERS: Final = 50
 _AMOUNT_MINOR: Final = 100
-_FUNDS_MINOR: Final = 100_000_000
+_FUNDS_MINOR: Final = 10_000_000
 
 TOPOLOGIES: Final = {
     "payments_per_s_processes": "processes.toml",
