@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from common.backoff import Backoff
+from common.cancellation import heed_cancellation
 from common.logs import serving
 from common.service import Background, Service
 
@@ -25,13 +26,23 @@ class BackgroundRunner:
         self._services = services
         self._stop_seconds = stop_seconds
         self._tasks: list[asyncio.Task[None]] = []
+        self._has_declared = False
+
+    async def declare(self, patience_seconds: float) -> None:
+        """Declare every service's queues, before the process says that it serves.
+
+        Whoever waits for all processes to serve then knows that every queue is there, and no event
+        is told before its reader can hear of it. Where the broker is away for longer, calls are
+        served all the same, and the queues are declared when it is back.
+        """
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self._declare_all()
+        except TimeoutError:
+            _log.warning("the broker is away: queues are declared when it is back")
 
     def start(self) -> None:
-        """Declare every service's queues, then run its work.
-
-        Queues first, or a relay would tell events before their reader can hear of them. Where the
-        broker is away, calls are served all the same and the work begins when it is back.
-        """
+        """Run the work of every service, queues first where they are not declared yet."""
         self._tasks = [asyncio.create_task(self._run_all(), name="background")]
 
     async def stop(self) -> None:
@@ -60,10 +71,15 @@ class BackgroundRunner:
         except Exception as error:  # noqa: BLE001 - what is left unsaid is in the database
             _log.warning("%s: nothing flushed: %r", name, error)
 
-    async def _run_all(self) -> None:
+    async def _declare_all(self) -> None:
         for service in self._services:
             for declare in service.declare:
                 await _until_done(f"{service.name} queues", declare)
+        self._has_declared = True
+
+    async def _run_all(self) -> None:
+        if not self._has_declared:
+            await self._declare_all()
         async with asyncio.TaskGroup() as group:
             for service in self._services:
                 for number, work in enumerate(service.background):
@@ -80,6 +96,7 @@ async def _until_done(name: str, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - tried again until the process stops
+            heed_cancellation()
             failures += 1
             pause = _RESTART.pause(failures)
             _log.warning("%s: %r; again in %.1f s", name, error, pause)
@@ -100,5 +117,6 @@ async def _keep_running(service: str, name: str, run: Callable[[], Awaitable[Non
             _log.warning("%s ended by itself", name)
         except Exception:  # noqa: BLE001 - a bug in one must not end the others
             _log.exception("%s failed", name)
+        heed_cancellation()
         failures = 1 if loop.time() - begun_at > _HEALTHY_SECONDS else failures + 1
         await asyncio.sleep(_RESTART.pause(failures))

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 # Servers and services start in any order; a database that is away for longer is a fault to show.
 _DATABASE_PATIENCE_SECONDS = 60.0
+# Long enough for a broker that starts together with the services.
+_BROKER_PATIENCE_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 _BACKGROUND_STOP_SECONDS = 12.0
 # Everything that lives as long as the process is kept out of collection; what is left is young.
@@ -199,6 +201,7 @@ async def run_process(
         for service in services:
             for register in service.register:
                 host.add(service.name, register)
+        await runner.declare(_BROKER_PATIENCE_SECONDS)
         await host.start()
         runner.start()
         _freeze_memory()

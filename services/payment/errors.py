@@ -47,10 +47,10 @@ class CurrencyMismatchError(PaymeshError):
     reason = "CURRENCY_MISMATCH"
 
 
-class RiskBlockedError(PaymeshError):
-    """Risk refused the payment."""
+class ChannelNotEligibleError(PaymeshError):
+    """No channel can carry this payment by {product}: {why}"""
 
-    reason = "RISK_BLOCKED"
+    reason = "CHANNEL_NOT_ELIGIBLE"
 
 
 class LedgerRefusedError(PaymeshError):

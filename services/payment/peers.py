@@ -50,7 +50,14 @@ from paymesh.trade.v1 import (
 )
 from paymesh.type.v1 import Money as MoneyMessage
 
-from common.errors import Outcome, PaymeshError, RemoteError
+from common.errors import (
+    NotFoundError,
+    Outcome,
+    PaymeshError,
+    RemoteError,
+    Retry,
+    UnavailableError,
+)
 from common.ids import channel_reference, derive
 from common.money import Money
 from services.payment.domain.payments import (
@@ -62,6 +69,7 @@ from services.payment.domain.payments import (
     Route,
 )
 from services.payment.domain.postings import Chain
+from services.payment.errors import ChannelNotEligibleError
 
 # Account kinds of the platform that a payment or refund touches.
 _PLATFORM_KINDS: Final = ("payment_transit", "refund_transit", "platform_fee", "suspense")
@@ -100,8 +108,18 @@ class Peers:
         self._open: set[str] = set()
 
     async def get_order(self, order_id: str) -> Order:
-        """Return an order; raises NOT_FOUND when the caller may not see it."""
-        message = (await self._trade.GetOrder(GetOrderRequest(order_id=order_id))).order
+        """Return an order.
+
+        Raises:
+            NotFoundError: there is none that the caller may see.
+            UnavailableError: trade cannot be asked; nothing was begun.
+        """
+        try:
+            message = (await self._trade.GetOrder(GetOrderRequest(order_id=order_id))).order
+        except PaymeshError as error:
+            if reason_of(error) == "NOT_FOUND":
+                raise NotFoundError(resource="order") from error
+            raise _nothing_begun("trade") from error
         return Order(
             id=message.id,
             merchant_id=message.merchant_id,
@@ -128,35 +146,50 @@ class Peers:
     async def choose_channel(
         self, payment_id: str, product: str, amount: Money, bank_code: str, excluded: Sequence[str]
     ) -> Route:
-        """Return the channels that may carry a payment, best first."""
-        answer = await self._routing.ChooseChannel(
-            ChooseChannelRequest(
-                payment_id=payment_id,
-                product=product,
-                amount=_money(amount),
-                bank_code=bank_code,
-                excluded_channels=excluded,
-            )
+        """Return the channels that may carry a payment, best first.
+
+        Raises:
+            ChannelNotEligibleError: none may.
+            UnavailableError: routing cannot be asked; nothing was begun.
+        """
+        request = ChooseChannelRequest(
+            payment_id=payment_id,
+            product=product,
+            amount=_money(amount),
+            bank_code=bank_code,
+            excluded_channels=excluded,
         )
+        try:
+            answer = await self._routing.ChooseChannel(request)
+        except PaymeshError as error:
+            if reason_of(error) == "CHANNEL_NOT_ELIGIBLE":
+                raise ChannelNotEligibleError(product=product, why=error.message) from error
+            raise _nothing_begun("routing") from error
         return Route(
             tuple((candidate.channel, candidate.reason) for candidate in answer.candidates),
             {rejection.channel: rejection.reason for rejection in answer.rejections},
         )
 
     async def assess(self, payment: Payment, action: str) -> Assessment:
-        """Ask risk about a payment; reserves what it uses of the limits."""
-        answer = await self._risk.AssessAction(
-            AssessActionRequest(
-                action_id=payment.id,
-                action=action,
-                amount=_money(payment.amount),
-                product=payment.product,
-                user_id=payment.user_id,
-                card_id=payment.card_id,
-                client_ip=payment.client_ip,
-                device_id=payment.device_id,
-            )
+        """Ask risk about a payment; reserves what it uses of the limits.
+
+        Raises:
+            UnavailableError: risk cannot be asked; what it may have reserved lapses by itself.
+        """
+        request = AssessActionRequest(
+            action_id=payment.id,
+            action=action,
+            amount=_money(payment.amount),
+            product=payment.product,
+            user_id=payment.user_id,
+            card_id=payment.card_id,
+            client_ip=payment.client_ip,
+            device_id=payment.device_id,
         )
+        try:
+            answer = await self._risk.AssessAction(request)
+        except PaymeshError as error:
+            raise _nothing_begun("risk") from error
         return Assessment(
             Verdict.Name(answer.verdict).removeprefix("VERDICT_"), tuple(answer.rules)
         )
@@ -310,6 +343,11 @@ class Peers:
                 return "NOT_FOUND"
             return "UNKNOWN"
         return _refund_state(answer.refund.state)
+
+
+def _nothing_begun(target: str) -> UnavailableError:
+    """Return what a caller is told when a peer fails before the intent: no money has moved."""
+    return UnavailableError(target=target, outcome=Outcome.NOT_EXECUTED, retry=Retry.SAME_ID)
 
 
 def refund_reference(noun_id: str) -> str:

@@ -33,3 +33,6 @@ class TradeSettings(PaymeshSettings):
 
     fee_plans_max: int = Field(default=10_000, ge=1)
     """Most merchants whose fee plan is kept in memory."""
+
+    wallets_max: int = Field(default=100_000, ge=1)
+    """Most users whose wallets are kept in memory."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import grpc.aio
-from paymesh.account.v1 import AccountServiceStub, GetBusinessDateRequest
+from paymesh.account.v1 import (
+    AccountServiceStub,
+    GetBusinessDateRequest,
+    GetOwnerBalancesRequest,
+)
 from paymesh.payment.v1 import (
     ClosePaymentsRequest,
     PaymentRefund,
@@ -65,6 +69,16 @@ class Peers:
             raise _nothing_done("settlement") from error
         plan = FeePlan(answer.plan.rate_ppm, answer.plan.returned_on_refund)
         return QuotedPlan(plan, answer.ttl_seconds)
+
+    async def find_wallet_currencies(self, user_id: str) -> frozenset[str]:
+        """Return the currencies of a user's wallet; empty when the merchant has no such user."""
+        try:
+            answer = await self._account.GetOwnerBalances(GetOwnerBalancesRequest(owner_id=user_id))
+        except PaymeshError as error:
+            if reason_of(error) == "NOT_FOUND":
+                return frozenset()
+            raise _nothing_done("account") from error
+        return frozenset(balance.available.currency_code for balance in answer.balances)
 
     async def find_business_date(self) -> str:
         """Return the ledger's business date; raises UnavailableError when it is not to be had."""

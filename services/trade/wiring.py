@@ -26,6 +26,7 @@ from services.trade.server import TradeServicer
 from services.trade.store.orders import OrderStore
 from services.trade.store.refunds import RefundStore
 from services.trade.store.story import StoryStore
+from services.trade.wallets import Wallets
 
 NAME: Final = "trade"
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -50,6 +51,7 @@ async def wire(kit: Kit) -> Service:
         lanes=OrderLanes(orders, settings.flush_items_max),
         peers=peers,
         fee_plans=FeePlans(peers.find_fee_plan, kit.clock, settings.fee_plans_max),
+        wallets=Wallets(peers.find_wallet_currencies, kit.clock, settings.wallets_max),
         clock=kit.clock,
         ids=kit.ids,
         settings=settings,

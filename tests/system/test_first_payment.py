@@ -82,6 +82,24 @@ async def test_a_declined_card_leaves_the_order_open(platform: Platform) -> None
     assert order["state"] == "CREATED"
 
 
+async def test_closing_an_order_closes_its_open_payment_at_the_channel(
+    platform: Platform,
+) -> None:
+    order = await platform.new_order(650)
+    path = f"/v1/orders/{order['id']}"
+    payment = (await platform.post(f"{path}/payments", {"product": "qr_pay"}))["payment"]
+
+    await platform.post(f"{path}/close", {})
+
+    await platform.until(path, "order", "CLOSED")
+    await platform.until(f"/v1/payments/{payment['id']}", "payment", "CLOSED")
+    body = {"qr_code": payment["next_action"]["show_qr"]["content"], "outcome": "pay"}
+    url = f"{platform.deployment.sandbox_url}/payer/alipay/pay"
+    async with platform.session.post(url, json=body) as response:
+        assert response.status == 409  # the party does not take the money any more
+    assert await platform.webhooks.wait_for("order.closed", order["id"], 30)
+
+
 async def test_an_order_for_nothing_completes_without_a_payment(platform: Platform) -> None:
     order = await platform.new_order(0)
     assert order["state"] == "COMPLETED"
@@ -221,6 +239,8 @@ async def test_one_id_tells_the_whole_story(platform: Platform) -> None:
 
 
 async def test_the_books_balance_after_all_of_this(platform: Platform) -> None:
+    for fact in await list_facts(platform.operator, "trade", "unfinished"):
+        await platform.post(f"/v1/orders/{fact.key}/close", {})  # nobody has paid these
     for _ in range(300):
         if not await list_unfinished(platform.operator):
             break

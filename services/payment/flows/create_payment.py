@@ -49,7 +49,8 @@ async def create_payment(parts: Parts, asked: NewPayment, call: CallContext) -> 
 
     Raises:
         OrderNotPayableError, OrderExpiredError, ProductUnknownError, ProductFieldMissingError,
-        IdConflictError: nothing was written. NOT_FOUND and CHANNEL_NOT_ELIGIBLE from the peers.
+        IdConflictError, NotFoundError, ChannelNotEligibleError, UnavailableError: nothing was
+            written, no money has moved.
     """
     order = await parts.peers.get_order(asked.order_id)
     principal = call.principal

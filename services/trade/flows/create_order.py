@@ -27,6 +27,7 @@ async def create_order(parts: Parts, asked: NewOrder, call: CallContext) -> Orde
 
     Raises:
         FieldInvalidError: no such trade type, no merchant, or no user where one is needed.
+        NotFoundError: the merchant has no such user, or the user no wallet to recharge.
         CurrencyUnknownError, AmountOutOfRangeError: no such amount can be ordered.
         IdConflictError: the request id was used with other content.
         MerchantNumberUsedError: the number stands for another order.
@@ -41,6 +42,12 @@ async def create_order(parts: Parts, asked: NewOrder, call: CallContext) -> Orde
     principal = call.principal
     if not principal.merchant_id:
         raise FieldInvalidError(field="principal.merchant_id", rule="is needed to make an order")
+    if asked.user_id:
+        await parts.wallets.check(
+            (principal.tenant_id, str(principal.mode), principal.merchant_id, asked.user_id),
+            asked.currency_code,
+            needs_currency=trade_type.needs_user,
+        )
     order = _draft(parts, asked, call, trade_type.code)
     # An order for nothing has no fee, whatever the plan says.
     if trade_type.has_fee and order.amount_minor:

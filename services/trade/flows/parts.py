@@ -19,6 +19,7 @@ from services.trade.fee_plans import FeePlans
 from services.trade.peers import Peers
 from services.trade.store.orders import Made, OrderStore
 from services.trade.store.refunds import RefundStore
+from services.trade.wallets import Wallets
 
 # As many batches may wait as answer within a second or two.
 _QUEUE_FACTOR = 32
@@ -88,6 +89,7 @@ class Parts:
     lanes: OrderLanes
     peers: Peers
     fee_plans: FeePlans
+    wallets: Wallets
     clock: Clock
     ids: IdFactory
     settings: TradeSettings

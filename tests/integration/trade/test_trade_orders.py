@@ -18,7 +18,7 @@ from paymesh.trade.v1 import (
     ListStoryRequest,
 )
 from paymesh.type.v1 import Money
-from trade_kit import BUSINESS_DATE, TradeKit
+from trade_kit import BUSINESS_DATE, NOBODY, TradeKit
 
 from common.context import bound
 from common.errors import RemoteError
@@ -118,6 +118,15 @@ async def test_another_merchant_may_use_the_same_number(trade: TradeKit) -> None
                 "amount": Money(currency_code="USD"),
             },
             "AMOUNT_OUT_OF_RANGE",
+        ),
+        ({"user_id": NOBODY}, "NOT_FOUND"),
+        (
+            {
+                "type": "recharge",
+                "user_id": f"usr_{'0' * 26}",
+                "amount": Money(currency_code="EUR", amount_minor=1),
+            },
+            "NOT_FOUND",
         ),
     ],
 )

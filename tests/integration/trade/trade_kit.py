@@ -14,6 +14,8 @@ from hosted_services import HostedKit, hosting, merchant_call
 from paymesh.account.v1 import (
     AccountServiceServicer,
     GetBusinessDateResponse,
+    GetOwnerBalancesResponse,
+    OwnerBalance,
     add_AccountServiceServicer_to_server,
 )
 from paymesh.payment.v1 import (
@@ -41,7 +43,7 @@ from paymesh.type.v1 import Money
 import services.settlement.wiring
 import services.trade.wiring
 from common.context import ActorType, CallContext, Mode, Principal, bound
-from common.errors import PaymeshError
+from common.errors import NotFoundError, PaymeshError
 from common.events.consumer import Consumer
 from common.events.event import NewEvent
 from common.events.outbox import Outbox
@@ -54,8 +56,11 @@ from services.trade.flows.parts import OrderLanes, Parts
 from services.trade.peers import Peers
 from services.trade.store.orders import OrderStore
 from services.trade.store.refunds import RefundStore
+from services.trade.wallets import Wallets
 
 BUSINESS_DATE = "1997-01-02"
+NOBODY = "usr_" + "9" * 26
+"""A user that the ledger does not know."""
 
 
 class PlayedAccount(AccountServiceServicer):  # type: ignore[misc]
@@ -64,6 +69,13 @@ class PlayedAccount(AccountServiceServicer):  # type: ignore[misc]
     async def GetBusinessDate(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say what day it is."""
         return GetBusinessDateResponse(business_date=BUSINESS_DATE)
+
+    async def GetOwnerBalances(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say what a user has: a wallet in USD, unless nobody knows the user."""
+        if request.owner_id == NOBODY:
+            raise NotFoundError(resource="owner")
+        wallet = OwnerBalance(kind="user_available", available=Money(currency_code="USD"))
+        return GetOwnerBalancesResponse(balances=[wallet])
 
 
 @dataclass
@@ -147,6 +159,7 @@ class TradeKit:
             OrderLanes(orders, 512),
             peers,
             FeePlans(peers.find_fee_plan, kit.clock, 10),
+            Wallets(peers.find_wallet_currencies, kit.clock, 10),
             kit.clock,
             kit.ids,
             TradeSettings(),
