@@ -77,8 +77,8 @@ def set_up_logs(
     # Each says at INFO what is a span or a metric here; the broker's clients warn of what their
     # callers ask for (a closed channel) and what relay and consumers say themselves.
     for name, least in (
-        ("aio_pika", logging.ERROR),
-        ("aiormq", logging.ERROR),
+        ("aio_pika", logging.CRITICAL),
+        ("aiormq", logging.CRITICAL),
         ("asyncio", logging.WARNING),
         ("httpx", logging.WARNING),
     ):

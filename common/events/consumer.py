@@ -18,6 +18,7 @@ from opentelemetry import trace
 
 from common import context
 from common.backoff import Backoff
+from common.cancellation import heed_cancellation
 from common.db.failures import Failure, classify, is_away
 from common.db.pool import Pool
 from common.db.types import Connection
@@ -167,6 +168,7 @@ class Consumer:
             try:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 - events wait in the queue meanwhile
+                heed_cancellation()
                 if asyncio.get_running_loop().time() - begun_at > self._backoff.longest_seconds:
                     failures = 0
                 failures += 1
@@ -198,6 +200,7 @@ class Consumer:
             queue = await channel.get_queue(self._broker.full_name(self.queue))
             await queue.consume(arrived.put)
             while True:
+                heed_cancellation()
                 messages = await self._next_messages(arrived)
                 if messages:
                     await self._handle_messages(messages)
@@ -275,6 +278,7 @@ class Consumer:
             try:
                 await self._apply(events, parked=parked, overdue=overdue)
             except Exception as error:  # noqa: BLE001 - the handler's own failure is the question
+                heed_cancellation()
                 if is_away(error):
                     failures += 1
                 elif classify(error) is Failure.RETRY_WHOLE and conflicts < _WHOLE_TRIES_MAX:

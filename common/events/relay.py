@@ -20,6 +20,7 @@ import asyncpg
 from aio_pika.abc import AbstractChannel, AbstractExchange
 
 from common.backoff import Backoff
+from common.cancellation import heed_cancellation
 from common.db.leases import Lease
 from common.db.pool import Pool
 from common.db.queries import load_queries
@@ -97,6 +98,7 @@ class Relay:
         failures = 0
         try:
             while True:
+                heed_cancellation()
                 self._outbox.forget_notifications()
                 try:
                     if not await self._lease.hold():
@@ -109,6 +111,7 @@ class Relay:
                     pause = self._backoff.pause(failures)
                     _log.warning("relay %s: %r; again in %.1f s", self._pool.schema, error, pause)
                     await self._close_channel()
+                    heed_cancellation()
                     await asyncio.sleep(pause)
                     continue
                 failures = 0

@@ -49,7 +49,7 @@ async def operate(
 ) -> AsyncIterator[Operator]:
     """Act as an operator; `environment` (of a deployment) is added to the process's own."""
     settings, mesh_settings, topology_path = _settings(environment)
-    topology = load_topology(topology_path)
+    topology = load_topology(topology_path, {**os.environ, **(environment or {})})
     topology = topology.model_copy(update={"processes": {**topology.processes, NAME: ()}})
     clock = SystemClock()
     chain = production_chain(
@@ -72,7 +72,13 @@ async def operate(
 
 
 def _settings(environment: Mapping[str, str] | None) -> tuple[Settings, MeshSettings, Path]:
-    """Read settings as a process with this environment would; it becomes this process's too."""
+    """Read settings as a process with this environment would; this process's stays as it is."""
+    before = dict(os.environ)
     os.environ.update(environment or {})
-    settings = Settings()
-    return settings, MeshSettings(), Path(settings.topology_path)
+    try:
+        settings = Settings()
+        mesh_settings = MeshSettings()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return settings, mesh_settings, Path(settings.topology_path)

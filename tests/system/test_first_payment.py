@@ -246,6 +246,8 @@ async def test_the_books_balance_after_all_of_this(platform: Platform) -> None:
             break
         await asyncio.sleep(0.1)
     unfinished = await list_unfinished(platform.operator)
+    deliveries = (await platform.get("/v1/webhook_deliveries"))["deliveries"]
+    assert [one for one in deliveries if one["state"] != "DELIVERED"] == []
     assert {s: [dict(f.values) for f in facts] for s, facts in unfinished.items()} == {}
     findings = await audit(platform.operator)
     assert findings.off == []
