@@ -34,6 +34,9 @@ TELLERS: Final[Mapping[str, tuple[Callable[[Any], Any], Any]]] = {
 """Services that tell facts and stories."""
 
 _TIMEOUT_SECONDS: Final = 30.0
+# An event is heard within milliseconds, on a machine that is overloaded within a second or two.
+_QUIET_LOOKS: Final = 5
+_LOOK_EVERY_SECONDS: Final = 0.4
 
 
 async def list_facts(operator: Operator, service: str, kind: str) -> list[Fact]:
@@ -58,6 +61,23 @@ async def list_unfinished(operator: Operator) -> dict[str, list[Fact]]:
         *(list_facts(operator, service, "unfinished") for service in TELLERS)
     )
     return {service: facts for service, facts in zip(TELLERS, answers, strict=True) if facts}
+
+
+async def wait_until_finished(operator: Operator, seconds: float) -> bool:
+    """Wait until nothing is unfinished any more; False when something still is after `seconds`.
+
+    What a relay has told and a consumer has not heard yet is in the broker and in no row, so one
+    look without a finding says little: it has to be so in several looks on end.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    quiet_looks = 0
+    while quiet_looks < _QUIET_LOOKS:
+        if loop.time() > until:
+            return False
+        quiet_looks = 0 if await list_unfinished(operator) else quiet_looks + 1
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    return True
 
 
 async def find_story(operator: Operator, subject: str) -> str:

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from services.cli.audit import audit
-from services.cli.facts import list_facts, list_unfinished, tell_story
+from services.cli.facts import (
+    list_facts,
+    list_unfinished,
+    tell_story,
+    wait_until_finished,
+)
 from services.sandbox.cards import CardBehaviour
 from tests.running_platform import Platform
 
@@ -241,10 +246,7 @@ async def test_one_id_tells_the_whole_story(platform: Platform) -> None:
 async def test_the_books_balance_after_all_of_this(platform: Platform) -> None:
     for fact in await list_facts(platform.operator, "trade", "unfinished"):
         await platform.post(f"/v1/orders/{fact.key}/close", {})  # nobody has paid these
-    for _ in range(300):
-        if not await list_unfinished(platform.operator):
-            break
-        await asyncio.sleep(0.1)
+    await wait_until_finished(platform.operator, 60)
     unfinished = await list_unfinished(platform.operator)
     deliveries = (await platform.get("/v1/webhook_deliveries"))["deliveries"]
     assert [one for one in deliveries if one["state"] != "DELIVERED"] == []

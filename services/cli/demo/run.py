@@ -28,7 +28,7 @@ from services.cli.demo.rest import RestClient
 from services.cli.demo.shop import IN_FLIGHT_MAX, Shop
 from services.cli.demo.webhooks import WebhookReceiver
 from services.cli.deployment import ROOT, TOPOLOGY_DEFAULT, Deployment, Plan
-from services.cli.facts import list_unfinished, tell_story
+from services.cli.facts import tell_story, wait_until_finished
 from services.cli.operator import Operator, operate
 from services.cli.trace import print_story
 from services.sandbox.cards import CardBehaviour, test_card
@@ -196,11 +196,9 @@ async def _settle(operator: Operator, shop: Shop, webhooks: WebhookReceiver) -> 
     """Wait until the last events, webhooks and jobs have ended; what has not is reported."""
     loop = asyncio.get_running_loop()
     until = loop.time() + _SETTLE_SECONDS
-    while loop.time() < until:
-        all_heard = webhooks.unique.total() >= shop.tally.expected.total()
-        if all_heard and not await list_unfinished(operator):
-            return
+    while webhooks.unique.total() < shop.tally.expected.total() and loop.time() < until:
         await asyncio.sleep(_SETTLE_POLL_SECONDS)
+    await wait_until_finished(operator, _SETTLE_SECONDS)
 
 
 async def _print_sample(operator: Operator, shop: Shop, rest: RestClient, console: Console) -> None:
