@@ -38,7 +38,6 @@ REPORT_FILE: Final = ROOT / "build" / "demo-report.json"
 
 # Webhooks and events that are still on their way when the last purchase has ended.
 _SETTLE_SECONDS: Final = 60.0
-_SETTLE_POLL_SECONDS: Final = 0.5
 
 _SETTINGS: Final = {
     # The shop's webhook server and the sandbox are on this machine's loopback.
@@ -194,10 +193,7 @@ async def _register_customers(
 
 async def _settle(operator: Operator, shop: Shop, webhooks: WebhookReceiver) -> None:
     """Wait until the last events, webhooks and jobs have ended; what has not is reported."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + _SETTLE_SECONDS
-    while webhooks.unique.total() < shop.tally.expected.total() and loop.time() < until:
-        await asyncio.sleep(_SETTLE_POLL_SECONDS)
+    await webhooks.wait_for_total(shop.tally.expected.total(), _SETTLE_SECONDS)
     await wait_until_finished(operator, _SETTLE_SECONDS)
 
 

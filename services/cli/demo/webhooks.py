@@ -25,6 +25,7 @@ class WebhookReceiver:
         self._verifier: Webhook | None = None
         self._seen: set[str] = set()
         self._arrived: dict[tuple[str, str], asyncio.Event] = defaultdict(asyncio.Event)
+        self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -56,6 +57,17 @@ class WebhookReceiver:
             return False
         return True
 
+    async def wait_for_total(self, total: int, timeout_seconds: float) -> bool:
+        """Wait until so many different webhooks have come; False when they have not in time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self.unique.total() < total:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def has(self, kind: str, subject: str) -> bool:
         """Say whether a webhook of a type has come for a noun."""
         return self._arrived[kind, subject].is_set()
@@ -78,4 +90,5 @@ class WebhookReceiver:
             return
         self._seen.add(webhook_id)
         self.unique[body["type"]] += 1
+        self._news.set()
         self._arrived[body["type"], body["data"]["id"]].set()
