@@ -1,0 +1,5 @@
+"""Fixtures of the payment service's tests."""
+
+from payment_kit import payment
+
+__all__ = ["payment"]
