@@ -42,8 +42,11 @@ else
         if redis.call('ZADD', entries, ARGV[at + 4], action .. '|' .. amount) == 1 then
             redis.call('INCRBY', total, amount)
         end
-        redis.call('PEXPIREAT', entries, ends)
-        redis.call('PEXPIREAT', total, ends)
+        -- A length of time, not an instant: Redis's clock may be ahead of the service's, and must
+        -- never let a counter fall away early. What has ended is told by the scores.
+        local life = string.format('%.0f', tonumber(ends) - now + 60000)
+        redis.call('PEXPIRE', entries, life)
+        redis.call('PEXPIRE', total, life)
         table.insert(kept, { entries, total, amount, ARGV[at + 5], ends })
     end
     redis.call('HSET', KEYS[1], 'state', 'RESERVED', 'uses', cjson.encode(kept))

@@ -20,8 +20,9 @@ for _, use in ipairs(cjson.decode(known[3])) do
             if redis.call('ZADD', entries, kept_until, member) == 1 then
                 redis.call('INCRBY', total, amount)
             end
-            redis.call('PEXPIREAT', entries, ends)
-            redis.call('PEXPIREAT', total, ends)
+            local life = string.format('%.0f', tonumber(ends) - now + 60000)
+            redis.call('PEXPIRE', entries, life)
+            redis.call('PEXPIRE', total, life)
         elseif not confirmed and redis.call('ZREM', entries, member) == 1 then
             redis.call('DECRBY', total, amount)
         end

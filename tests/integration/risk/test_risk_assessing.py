@@ -145,6 +145,17 @@ async def test_sliding_window_counts_attempts_that_failed(kit: RiskKit) -> None:
     assert (await kit.assess(client_ip=address)).verdict == VERDICT_PASS
 
 
+async def test_a_clock_behind_that_of_redis_loses_no_count(kit: RiskKit) -> None:
+    address = new_id("ipa")
+    kit.clock.advance(seconds=-600)
+    try:
+        for _ in range(3):
+            assert (await kit.assess(client_ip=address)).verdict == VERDICT_PASS
+        assert list((await kit.assess(client_ip=address)).rules) == ["ip_minute_count"]
+    finally:
+        kit.clock.advance(seconds=600)
+
+
 async def test_blocked_actions_use_nothing(kit: RiskKit) -> None:
     user, card = new_id("usr"), new_id("crd")
     for _ in range(5):
