@@ -12,6 +12,7 @@ Run alone: `python -m tests.bench.hops`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import statistics
@@ -106,6 +107,13 @@ def _chain(settings: MeshSettings) -> Chain:
     )
 
 
+def _tidy_memory() -> None:
+    """Treat memory as every process of the platform does once it serves (common.process)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
 async def serve() -> None:
     """Be the callee: prints its ports, then its CPU time whenever it is asked on stdin."""
     settings = _settings()
@@ -117,6 +125,7 @@ async def serve() -> None:
     full = _host("server", 0, _chain(settings), settings)
     await bare.start()
     await full.start()
+    _tidy_memory()
     sys.stdout.write(f"{json.dumps([plain_port, bare.ports[0], full.ports[0]])}\n")
     sys.stdout.flush()
     loop = asyncio.get_running_loop()
@@ -221,6 +230,7 @@ async def measure(windows: int = WINDOWS) -> dict[str, float]:
             "hop_unary_full_cpu_us": ("unary", _full(full.channel("plain", "callee"))),
         }
         seen: dict[str, list[float]] = {name: [] for name in ways}
+        _tidy_memory()
         with bound(CONTEXT):
             for way, call in ways.values():  # connections, caches and the interpreter warm up
                 await _window(call, CALLS[way] // 4, callee)
