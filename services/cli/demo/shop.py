@@ -146,16 +146,22 @@ class Shop:
                 room.release()
                 done()
 
-        for planned in plan:
-            if planned.purchase.bought_on != day:
-                day = planned.purchase.bought_on
-                await self._advance_date(day)
-            await room.acquire()
-            flow = asyncio.create_task(run(planned))
-            flows.add(flow)
-            flow.add_done_callback(flows.discard)
-        while flows:
-            await asyncio.gather(*tuple(flows))
+        try:
+            for planned in plan:
+                if planned.purchase.bought_on != day:
+                    day = planned.purchase.bought_on
+                    await self._advance_date(day)
+                await room.acquire()
+                flow = asyncio.create_task(run(planned))
+                flows.add(flow)
+                flow.add_done_callback(flows.discard)
+            while flows:
+                await asyncio.gather(*tuple(flows))
+        finally:  # interrupted: nobody waits for the rest
+            begun = [*flows, *self._recharged.values()]
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
 
     async def _purchase(self, planned: PlannedPurchase, recharges: Mapping[str, int]) -> None:
         customer = self._customers[planned.purchase.customer]
