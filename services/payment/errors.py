@@ -59,3 +59,9 @@ class LedgerRefusedError(PaymeshError):
     reason = "INTERNAL"
     outcome = Outcome.UNKNOWN
     retry = Retry.SAME_ID
+
+
+class MakerIsCheckerError(PaymeshError):
+    """The resolution was proposed by {maker}; another person has to decide about it."""
+
+    reason = "MAKER_IS_CHECKER"
