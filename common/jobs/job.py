@@ -100,5 +100,7 @@ class JobKind:
     """Pauses between attempts."""
     attempts_max: int | None = 12
     """Attempts before a person must look at it; None for no end."""
-    lease_seconds: float = 60.0
-    """Longest a run may take: it is cancelled a little before, and taken over after."""
+    run_seconds_max: float = 60.0
+    """Longest a run may take; then it is cancelled, and tried again."""
+    lease_seconds: float = 10.0
+    """A run is taken over so long after its worker was last heard of, which renews in time."""

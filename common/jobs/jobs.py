@@ -50,14 +50,20 @@ class Jobs:
         return {row["job_id"] for row in rows}
 
     async def cancel(self, connection: Connection, kind: str, keys: Sequence[str]) -> set[str]:
-        """End open jobs; return the keys of those there were. A run under way is not stopped."""
+        """End open jobs; return the keys of those that it ended.
+
+        One that runs, or that news has hastened, is left to end by itself.
+        """
         rows = await connection.fetch(_QUERIES["cancel_jobs"], kind, list(keys))
         return {row["key"] for row in rows}
 
     async def hasten(
         self, connection: Connection, kind: str, keys: Sequence[str], now: datetime | None = None
     ) -> set[str]:
-        """Let open jobs be due now; return the keys of those that were due later."""
+        """Say that there is news: open jobs are due now, one that runs is run once more after it.
+
+        Returns the keys of those that did not know yet.
+        """
         rows = await connection.fetch(_QUERIES["hasten_jobs"], kind, list(keys), now)
         return {row["key"] for row in rows}
 

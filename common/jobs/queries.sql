@@ -14,17 +14,19 @@ ON CONFLICT DO NOTHING
 RETURNING job_id;
 
 -- name: cancel_jobs
--- End open jobs that are of no use any more; a worker that runs one finds its lease gone.
-UPDATE jobs SET state = 'CANCELLED', lease = lease + 1, is_running = false,
-    ended_at = clock_timestamp()
-WHERE kind = $1 AND key = ANY ($2::text[]) AND state = 'OPEN'
+-- End open jobs that are of no use any more. One that runs, or that was hastened by news that no
+-- run has seen, is left to end by itself: what it knows may be more than its canceller does.
+UPDATE jobs SET state = 'CANCELLED', lease = lease + 1, ended_at = clock_timestamp()
+WHERE kind = $1 AND key = ANY ($2::text[]) AND state = 'OPEN' AND NOT is_running
+    AND NOT is_hastened
 RETURNING key;
 
 -- name: hasten_jobs
--- Let open jobs be due no later than an instant; one that runs is left alone.
-UPDATE jobs SET run_at = coalesce($3, clock_timestamp())
-WHERE kind = $1 AND key = ANY ($2::text[]) AND state = 'OPEN' AND NOT is_running
-    AND run_at > coalesce($3, clock_timestamp())
+-- Let open jobs be due no later than an instant; one that runs now runs once more after it.
+UPDATE jobs SET is_hastened = true,
+    run_at = CASE WHEN is_running THEN run_at
+        ELSE least(run_at, coalesce($3, clock_timestamp())) END
+WHERE kind = $1 AND key = ANY ($2::text[]) AND state = 'OPEN' AND NOT is_hastened
 RETURNING key;
 
 -- name: claim_jobs
@@ -41,6 +43,7 @@ due AS (
     FOR UPDATE OF jobs SKIP LOCKED
 )
 UPDATE jobs SET attempts = jobs.attempts + 1, lease = jobs.lease + 1, is_running = true,
+    is_hastened = false,
     run_at = coalesce($1, clock_timestamp()) + make_interval(secs => due.lease_seconds)
 FROM due
 WHERE jobs.job_id = due.job_id
@@ -49,20 +52,29 @@ RETURNING jobs.job_id, jobs.kind, jobs.key, due.run_at, jobs.attempts, jobs.leas
     jobs.causation_id, jobs.traceparent, jobs.last_error, jobs.created_at;
 
 -- name: finish_jobs
--- Note how runs ended, for those whose lease still holds.
+-- Note how runs ended, for those whose lease still holds; one that was hastened meanwhile is due.
 UPDATE jobs SET
-    state = ended.state,
-    attempts = CASE WHEN ended.is_fresh THEN 0 ELSE jobs.attempts END,
+    state = CASE WHEN jobs.is_hastened THEN 'OPEN' ELSE ended.state END,
+    attempts = CASE WHEN ended.is_fresh OR jobs.is_hastened THEN 0 ELSE jobs.attempts END,
     is_running = false,
-    run_at = CASE WHEN ended.state = 'OPEN'
+    run_at = CASE WHEN jobs.is_hastened THEN coalesce($1, clock_timestamp())
+        WHEN ended.state = 'OPEN'
         THEN coalesce($1, clock_timestamp()) + make_interval(secs => ended.after_seconds)
         ELSE jobs.run_at END,
     last_error = ended.last_error,
-    ended_at = CASE WHEN ended.state = 'OPEN' THEN NULL
+    ended_at = CASE WHEN ended.state = 'OPEN' OR jobs.is_hastened THEN NULL
         ELSE coalesce($1, clock_timestamp()) END
 FROM unnest($2::text[], $3::bigint[], $4::text[], $5::boolean[], $6::float8[], $7::text[])
     AS ended (job_id, lease, state, is_fresh, after_seconds, last_error)
 WHERE jobs.job_id = ended.job_id AND jobs.lease = ended.lease AND jobs.state = 'OPEN'
+RETURNING jobs.job_id, jobs.is_hastened;
+
+-- name: renew_jobs
+-- Keep the jobs that this worker still runs; a lease that was lost stays lost.
+UPDATE jobs SET run_at = clock_timestamp() + make_interval(secs => mine.seconds)
+FROM unnest($1::text[], $2::bigint[], $3::float8[]) AS mine (job_id, lease, seconds)
+WHERE jobs.job_id = mine.job_id AND jobs.lease = mine.lease AND jobs.state = 'OPEN'
+    AND jobs.is_running
 RETURNING jobs.job_id;
 
 -- name: find_next_run

@@ -38,8 +38,8 @@ _RUNS = metrics.counter("paymesh.jobs.runs", "Runs of jobs, by kind and end")
 # How long jobs written by other processes, without a notification, may wait beyond their time.
 _POLL_SECONDS: Final = 0.5
 _ERROR_LENGTH_MAX: Final = 500
-# A run is cancelled before its lease runs out, so that its end can still be noted.
-_RUN_SHARE_OF_LEASE: Final = 0.9
+# Leases are renewed often enough that two renewals may fail.
+_RENEWALS_PER_LEASE: Final = 3
 # What a stopping worker gives its runs to end by themselves.
 _DRAIN_SECONDS: Final = 5.0
 _PRUNE_EVERY_SECONDS: Final = 600.0
@@ -89,7 +89,7 @@ class Worker:
         self._concurrency = concurrency
         self._service = service
         self._keep_days = keep_days
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Job] = {}
         self._backoff = Backoff()
         self._prune_due_at = 0.0
         # Ends of runs that come close together are noted in one statement.
@@ -100,6 +100,7 @@ class Worker:
     async def run(self) -> None:
         """Run jobs when they are due, until cancelled; then lets the runs under way end."""
         failures = 0
+        renewing = asyncio.create_task(self._renew(), name="job leases")
         try:
             while True:
                 self._jobs.forget_notifications()
@@ -116,6 +117,28 @@ class Worker:
                 await self._wait(pause)
         finally:
             await self._drain()
+            renewing.cancel()
+
+    async def _renew(self) -> None:
+        """Keep the leases of what runs here: a run that takes long is not taken over."""
+        if not self._kinds:
+            return
+        pause = min(kind.lease_seconds for kind in self._kinds.values()) / _RENEWALS_PER_LEASE
+        while True:
+            await asyncio.sleep(pause)
+            running = list(self._running.values())
+            if not running:
+                continue
+            try:
+                async with self._pool.acquire() as connection:
+                    await connection.fetch(
+                        _QUERIES["renew_jobs"],
+                        [job.job_id for job in running],
+                        [job.lease for job in running],
+                        [self._kinds[job.kind].lease_seconds for job in running],
+                    )
+            except Exception as error:  # noqa: BLE001 - another may run them too, which is harmless
+                _log.warning("worker %s: leases not renewed: %r", self._pool.schema, error)
 
     async def run_due(self, now: datetime | None = None) -> int:
         """Run everything that is due at `now`, and what that makes due; return how many runs.
@@ -139,8 +162,8 @@ class Worker:
         jobs = await self._claim(free, now)
         for job in jobs:
             task = asyncio.create_task(self._run_one(job, None), name=f"job {job.kind}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = job
+            task.add_done_callback(self._running.pop)
         return len(jobs)
 
     async def _claim(self, limit: int, now: datetime | None) -> list[Job]:
@@ -194,7 +217,7 @@ class Worker:
             ),
         ):
             try:
-                async with asyncio.timeout(kind.lease_seconds * _RUN_SHARE_OF_LEASE):
+                async with asyncio.timeout(kind.run_seconds_max):
                     return await kind.handler(job)
             except Exception as error:  # noqa: BLE001 - a failed run is tried again
                 _log.warning("job %s of %s failed: %r", job.kind, job.key, error, exc_info=error)
@@ -226,7 +249,7 @@ class Worker:
 
     async def _write_ends(self, ends: Sequence[_End]) -> list[None]:
         async with self._pool.acquire() as connection:
-            await connection.fetch(
+            noted = await connection.fetch(
                 _QUERIES["finish_jobs"],
                 ends[0].now,
                 [end.job.job_id for end in ends],
@@ -236,6 +259,8 @@ class Worker:
                 [end.after_seconds for end in ends],
                 [end.error for end in ends],
             )
+        if any(row["is_hastened"] for row in noted):
+            self._jobs.notify()
         return [None] * len(ends)
 
     async def _prune(self) -> None:

@@ -178,8 +178,8 @@ async def test_a_run_whose_worker_died_is_run_again_after_its_lease(pool: Pool) 
     dead = worker_of(pool, Answering())
     (job,) = await dead._claim(10, START)
     worker = worker_of(pool, Answering())
-    assert await worker.run_due(START + timedelta(seconds=59)) == 0
-    assert await worker.run_due(START + timedelta(seconds=61)) == 1
+    assert await worker.run_due(START + timedelta(seconds=9)) == 0
+    assert await worker.run_due(START + timedelta(seconds=11)) == 1
     assert await state_of(pool, "orphan") == ("DONE", 2, "")
     await dead._note(job, GiveUp("late words"), dead._kinds["ask"], START)
     assert await state_of(pool, "orphan") == ("DONE", 2, "")
@@ -189,7 +189,7 @@ async def test_a_stalled_run_cannot_undo_what_its_successor_notes(pool: Pool) ->
     await add(pool, new_job("stalled"))
     stalled = worker_of(pool, Answering())
     (job,) = await stalled._claim(10, START)
-    later = START + timedelta(seconds=61)
+    later = START + timedelta(seconds=11)
     await worker_of(pool, Answering(Again(50, "mine"))).run_due(later)
     await stalled._note(job, Done(), stalled._kinds["ask"], later)
     assert await state_of(pool, "stalled") == ("OPEN", 2, "mine")
@@ -200,32 +200,69 @@ async def test_a_job_that_kills_its_worker_each_time_is_parked(pool: Pool) -> No
     now = START
     for _ in range(3):
         assert len(await worker_of(pool, Answering())._claim(10, now)) == 1
-        now += timedelta(seconds=61)
+        now += timedelta(seconds=11)
     handler = Answering()
     await worker_of(pool, handler).run_due(now)
     assert handler.seen == []
     assert await state_of(pool, "deadly") == ("PARKED", 4, "its worker died each time")
 
 
-async def test_hastening_moves_a_waiting_job_and_leaves_a_running_one(pool: Pool) -> None:
+async def test_hastening_moves_a_waiting_job_and_runs_a_running_one_once_more(pool: Pool) -> None:
+    """News that comes during a run may be newer than what the run has asked."""
     await add(pool, new_job("wait", START + timedelta(days=9)), new_job("runs"))
-    worker = worker_of(pool, Answering())
+    handler = Answering()
+    worker = worker_of(pool, handler)
     (running,) = await worker._claim(1, START)
     assert running.key == "runs"
     async with pool.transaction() as connection:
         hastened = await Jobs().hasten(connection, "ask", ["wait", "runs", "none"], START)
-    assert hastened == {"wait"}
+        assert await Jobs().hasten(connection, "ask", ["wait", "runs"], START) == set()
+    assert hastened == {"wait", "runs"}
     assert await worker.run_due(START) == 1
+    await worker._note(running, Done(), worker._kinds["ask"], START)
+    assert await state_of(pool, "runs") == ("OPEN", 0, "")
+    assert await worker.run_due(START) == 1
+    assert [job.key for job in handler.seen] == ["wait", "runs"]
+    assert await state_of(pool, "runs") == ("DONE", 1, "")
 
 
-async def test_cancelling_ends_a_job_and_its_run_says_nothing_more(pool: Pool) -> None:
-    await add(pool, new_job("cancelled"))
+async def test_cancelling_spares_what_runs_and_what_has_news(pool: Pool) -> None:
+    later = START + timedelta(days=1)
+    await add(pool, new_job("idle", later), new_job("runs"), new_job("has_news", later))
     worker = worker_of(pool, Answering())
     (job,) = await worker._claim(1, START)
     async with pool.transaction() as connection:
-        assert await Jobs().cancel(connection, "ask", ["cancelled"]) == {"cancelled"}
-    await worker._note(job, Again(), worker._kinds["ask"], START)
-    assert (await state_of(pool, "cancelled"))[0] == "CANCELLED"
+        await Jobs().hasten(connection, "ask", ["has_news"], START)
+        cancelled = await Jobs().cancel(connection, "ask", ["idle", "runs", "has_news", "none"])
+    assert cancelled == {"idle"}
+    await worker._note(job, Done(), worker._kinds["ask"], START)
+    assert await worker.run_due(START) == 1
+    states = [(await state_of(pool, key))[0] for key in ("idle", "runs", "has_news")]
+    assert states == ["CANCELLED", "DONE", "DONE"]
+
+
+async def test_a_long_run_keeps_its_lease(pool: Pool) -> None:
+    await add(pool, new_job("long", datetime.now(UTC)))
+    runs = 0
+    ended = asyncio.Event()
+
+    async def work(_: Job) -> Result:
+        nonlocal runs
+        runs += 1
+        async with pool.acquire() as connection:  # until two leases have passed
+            await connection.execute("SELECT pg_sleep(0.6)")
+        ended.set()
+        return Done()
+
+    jobs = Jobs()
+    kinds = {"ask": JobKind(work, lease_seconds=0.3)}
+    tasks = [asyncio.create_task(Worker(pool, jobs, kinds).run()) for _ in range(2)]
+    await asyncio.wait_for(ended.wait(), 10)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert runs == 1
+    assert (await state_of(pool, "long"))[0] == "DONE"
 
 
 async def test_many_workers_run_each_job_once(pool: Pool) -> None:
@@ -272,14 +309,14 @@ async def test_stopping_lets_runs_end_and_hands_back_those_that_do_not(pool: Poo
     assert (await state_of(pool, "ends"))[0] == "DONE"
 
 
-async def test_a_run_that_outlives_its_lease_is_cancelled_before_it(pool: Pool) -> None:
+async def test_a_run_that_takes_too_long_is_cancelled(pool: Pool) -> None:
     await add(pool, new_job("slow"))
 
     async def forever(_: Job) -> Result:
         await asyncio.Event().wait()
         return Done()
 
-    kinds = {"ask": JobKind(forever, QUICK, lease_seconds=0.05)}
+    kinds = {"ask": JobKind(forever, QUICK, run_seconds_max=0.05)}
     assert await Worker(pool, Jobs(), kinds).run_due(START) == 1
     assert await state_of(pool, "slow") == ("OPEN", 1, "TimeoutError: ")
 
