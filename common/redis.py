@@ -30,8 +30,9 @@ _log = logging.getLogger(__name__)
 # Redis answers in a fraction of a millisecond; whoever has not had its answer by now has a flow
 # with a deadline to finish without it.
 TIMEOUT_SECONDS: Final = 0.5
-# After a failure nobody tries again for so long: each try would cost its caller the whole timeout.
-_AWAY_SECONDS: Final = 0.25
+# While it is away nobody's command is sent, for each would cost its caller the whole timeout: a
+# probe of our own looks whether it is back.
+_PROBE_EVERY_SECONDS: Final = 0.25
 _COMMANDS_PER_PIPELINE_MAX: Final = 512
 _AWAY: Final = (RedisConnectionError, RedisTimeoutError, OSError, asyncio.TimeoutError)
 
@@ -57,13 +58,11 @@ class RedisPipeline:
         *,
         namespace: str = "",
         when_away: Callable[[Exception], None] = lambda _: None,
-        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._when_away = when_away
-        self._monotonic = monotonic or _loop_time
-        self._away_until = float("-inf")
+        self._probe: asyncio.Task[None] | None = None
         self._lane: Coalescer[Command, object] = Coalescer(
             self._send,
             classify=lambda _: None,
@@ -116,11 +115,14 @@ class RedisPipeline:
     async def close(self) -> None:
         """Let what was sent be answered, then close the connections."""
         await self._lane.drain()
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
         await self._client.aclose()
 
     async def _send(self, commands: Sequence[Command]) -> list[object]:
         """Send commands in one round trip; an error is an answer, so that nobody's is repeated."""
-        if self._monotonic() < self._away_until:
+        if self._probe is not None:
             return [_away(Outcome.NOT_EXECUTED) for _ in commands]
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
@@ -129,13 +131,28 @@ class RedisPipeline:
             async with asyncio.timeout(2 * TIMEOUT_SECONDS):
                 answers: list[object] = await pipeline.execute(raise_on_error=False)
         except _AWAY as error:
-            self._away_until = self._monotonic() + _AWAY_SECONDS
             _log.warning("redis is away: %r", error)
+            self._probe = asyncio.create_task(self._wait_until_back(), name="redis probe")
             self._when_away(error)
             return [_away(Outcome.UNKNOWN) for _ in commands]
         except RedisError as error:
             return [ResponseError(str(error)) for _ in commands]
         return answers
+
+    async def _wait_until_back(self) -> None:
+        """Ask until Redis answers; then commands are sent again."""
+        try:
+            while True:
+                await asyncio.sleep(_PROBE_EVERY_SECONDS)
+                try:
+                    async with asyncio.timeout(TIMEOUT_SECONDS):
+                        await self._client.ping()
+                except (*_AWAY, RedisError):
+                    continue
+                _log.warning("redis is back")
+                return
+        finally:
+            self._probe = None
 
 
 def open_redis(
@@ -164,7 +181,3 @@ def _away(outcome: Outcome) -> UnavailableError:
 
 async def _know_nothing(commands: Sequence[Command]) -> list[object | None]:
     return [None] * len(commands)
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()

@@ -60,11 +60,12 @@ class EdgeSettings(PaymeshSettings):
     signature_window_seconds: int = Field(default=300, ge=1)
     """How far `created` of a signature may be from our clock, to either side."""
 
-    redis_away: Literal["refuse", "accept"] = "refuse"
-    """What becomes of requests while nonces cannot be checked. `refuse`: UNAVAILABLE, nothing
-    executed. `accept`: they go on. A changing request that is replayed then still has one effect
-    only, because its Idempotency-Key is covered by the signature and kept by the noun's own row;
-    a reading one can be read again by whoever has caught it, within the window."""
+    redis_away: Literal["refuse", "accept"] = "accept"
+    """What becomes of requests while nonces cannot be checked. `accept`: they go on, so that shops
+    can sell. A changing request that is replayed then still has one effect only, because its
+    Idempotency-Key is covered by the signature and kept by the noun's own row; a reading one can be
+    read again by whoever has caught it, within the window. `refuse`: UNAVAILABLE, nothing
+    executed."""
 
     idempotency_seconds: int = Field(default=86_400, ge=86_400)
     """How long the answer to an Idempotency-Key is kept ready; the noun's row keeps it for ever."""

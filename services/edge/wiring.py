@@ -89,10 +89,9 @@ def _guards(kit: Kit, settings: EdgeSettings) -> Guards:
         nonces=Nonces(kit.redis, settings.signature_window_seconds, when_away=settings.redis_away),
         once=IdempotencyKeys(
             kit.redis,
-            kit.clock,
             keep_seconds=settings.idempotency_seconds,
-            request_seconds=settings.request_seconds,
             when_away=settings.redis_away,
+            holder=kit.ids.new("edg"),
         ),
         limits=RateLimits(kit.clock, settings.rate_per_second, settings.rate_burst),
     )

@@ -7,7 +7,9 @@ Redis emptied everything is still right, only a little slower.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 import logging
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -15,18 +17,28 @@ from typing import Final, Literal
 import orjson
 from redis.exceptions import RedisError
 
-from common.clock import Clock
 from common.errors import Outcome, Retry, UnavailableError
-from common.redis import RedisPipeline
+from common.redis import Argument, RedisPipeline, Script
 from services.edge.errors import IdempotencyKeyInUseError, NonceReplayedError
 
 _log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1.0
-# An idle lock outlives the request that holds it by this much, so that a copy never runs beside it.
-_LOCK_SLACK_SECONDS: Final = 5.0
+# A lock outlives a process that died with it by this much; while its request runs it is renewed.
+_LOCK_SECONDS: Final = 4.0
+_RENEW_EVERY_SECONDS: Final = 1.0
 _BUSY: Final = b"busy"
+_LOCK_MS: Final = int(_LOCK_SECONDS * 1000)
 _AWAY: Final = (UnavailableError, RedisError)
+# The lock may be another's by now, and its answer too: whoever changes it names its own token.
+_KEEP: Final = Script("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+""")
+_END: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+""")
 # What a refusal must say to be kept: final, and the same however often it is asked.
 _KEPT_STATUSES: Final = frozenset({402, 409, 422})
 
@@ -113,8 +125,8 @@ class Turn:
     fingerprint: str
     is_held: bool
     """False when the key is another content's: the service decides, and nothing is kept."""
-    until: float
-    """Instant of the monotonic clock after which another may hold it."""
+    token: bytes = _BUSY
+    """What the lock says while this turn holds it: a stalled process never ends another's turn."""
 
 
 class IdempotencyKeys:
@@ -123,17 +135,19 @@ class IdempotencyKeys:
     def __init__(
         self,
         redis: RedisPipeline,
-        clock: Clock,
         *,
         keep_seconds: int,
-        request_seconds: float,
         when_away: Literal["refuse", "accept"],
+        holder: str,
     ) -> None:
+        """Make the keys of one process; `holder` is its name among all, made anew at each start."""
         self._redis = redis
-        self._clock = clock
         self._keep_ms = keep_seconds * 1000
-        self._lock_seconds = request_seconds + _LOCK_SLACK_SECONDS
         self._when_away = when_away
+        self._holder = holder
+        self._turns = itertools.count()
+        self._held: dict[bytes, str] = {}
+        self._renewing: asyncio.Task[None] | None = None
 
     async def begin(
         self, mode: str, merchant_id: str, rpc: str, key: str, content: bytes
@@ -151,35 +165,56 @@ class IdempotencyKeys:
         digest = hashlib.sha256("\x1f".join((mode, merchant_id, rpc, key)).encode()).hexdigest()
         name = self._redis.key("edge", "once", digest)
         fingerprint = hashlib.sha256(content).hexdigest()
-        until = self._clock.monotonic() + self._lock_seconds
-        lock_ms = int(self._lock_seconds * 1000)
+        token = b"%s %s %d" % (_BUSY, self._holder.encode(), next(self._turns))
         try:
-            is_first = await self._redis.execute("SET", name, _BUSY, "NX", "PX", lock_ms)
+            is_first = await self._redis.execute("SET", name, token, "NX", "PX", _LOCK_MS)
             before = None if is_first else await self._redis.execute("GET", name)
         except _AWAY as error:
             if self._when_away == "accept":
-                return Turn(name, fingerprint, is_held=False, until=until)
+                return Turn(name, fingerprint, is_held=False)
             raise _away() from error
         if is_first:
-            return Turn(name, fingerprint, is_held=True, until=until)
+            self._hold(name, token)
+            return Turn(name, fingerprint, is_held=True, token=token)
         # Nothing there: the copy ended just now without an answer to keep.
-        if before is None or before == _BUSY:
+        if before is None or before.startswith(_BUSY):
             raise IdempotencyKeyInUseError(retry_after_seconds=RETRY_AFTER_SECONDS)
         stored_fingerprint, answer = _load(before)
         if stored_fingerprint == fingerprint:
             return answer
-        return Turn(name, fingerprint, is_held=False, until=until)
+        return Turn(name, fingerprint, is_held=False)
+
+    def _hold(self, name: str, token: bytes) -> None:
+        self._held[token] = name
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew(), name="idempotency locks")
+
+    async def _renew(self) -> None:
+        """Keep the locks of requests that take long, while there are any."""
+        renewed: set[bytes] = set()
+        try:
+            while self._held:
+                await asyncio.sleep(_RENEW_EVERY_SECONDS)
+                old = [token for token in self._held if token in renewed]
+                renewed = set(self._held)
+                for token in old:
+                    name = self._held.get(token)
+                    if name is not None:
+                        await self._run(_KEEP, name, token, b"", _LOCK_MS)
+        finally:
+            self._renewing = None
 
     async def finish(self, turn: Turn, answer: StoredAnswer | None) -> None:
         """Keep the answer, or None to let a repeat go through; never fails."""
-        # The lock may be another's by now, and its answer too.
-        if not turn.is_held or self._clock.monotonic() >= turn.until:
+        if not turn.is_held:
             return
+        self._held.pop(turn.token, None)
+        kept = b"" if answer is None else answer.dump(turn.fingerprint)
+        await self._run(_END, turn.name, turn.token, kept, self._keep_ms)
+
+    async def _run(self, script: Script, name: str, *arguments: Argument) -> None:
+        """Run a script on a lock; without Redis the lock falls away by itself."""
         try:
-            if answer is None:
-                await self._redis.execute("DEL", turn.name)
-            else:
-                kept = answer.dump(turn.fingerprint)
-                await self._redis.execute("SET", turn.name, kept, "PX", self._keep_ms)
+            await self._redis.run_script(script, [name], arguments)
         except _AWAY as error:
-            _log.warning("an answer was not kept for repeats: %r", error)
+            _log.warning("an idempotency lock was not kept or ended: %r", error)

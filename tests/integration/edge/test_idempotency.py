@@ -168,13 +168,13 @@ async def test_answers_are_kept_for_a_day_and_nonces_for_the_window(edge: Edge) 
             assert part == "nonce" or left > 86_000
 
 
-async def test_without_redis_nothing_is_begun_unless_so_configured(
+async def test_without_redis_requests_go_on_unless_configured_otherwise(
     start_edge: StartEdge, start_servers: StartServers
 ) -> None:
     """Both policies, while the server is really down."""
     servers = await start_servers("redis")
-    careful = await start_edge(redis=servers.redis_url)
-    bold = await start_edge(redis=servers.redis_url, redis_away="accept")
+    careful = await start_edge(redis=servers.redis_url, redis_away="refuse")
+    bold = await start_edge(redis=servers.redis_url)
     assert (await careful.get("/v1/orders")).status == 200
     await servers.stop()
 
@@ -187,3 +187,51 @@ async def test_without_redis_nothing_is_begun_unless_so_configured(
     assert refused.headers["retry-after"] == "1"
     assert passed.status == 200
     assert [len(one.behind.seen) for one in (careful, bold)] == [1, 1]
+
+
+async def test_a_lock_left_by_a_dead_process_falls_away_and_a_held_one_stays(edge: Edge) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def create(request: CreateOrderRequest) -> CreateOrderResponse:
+        begun.set()
+        await go_on.wait()
+        return CreateOrderResponse(order=order_of(request))
+
+    edge.behind.create_order = create
+    redis = edge.kit.redis
+    first = asyncio.create_task(edge.post("/v1/orders", order(), key=IDS.new("idk")))
+    await begun.wait()
+    (name,) = [
+        name
+        for name in await redis.execute("KEYS", redis.key("edge", "once", "*"))
+        if (await redis.execute("GET", name)).startswith(b"busy")
+    ]
+    # Renewed while its request runs: set back, its life grows again.
+    await redis.execute("PEXPIRE", name, 2_500)
+    async with asyncio.timeout(10):
+        while await redis.execute("PTTL", name) < 2_600:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.05)
+    assert await redis.execute("PTTL", name) <= 4_000
+    go_on.set()
+    assert (await first).status == 200
+
+
+async def test_a_stalled_request_leaves_a_later_holders_turn_alone(edge: Edge) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def create(request: CreateOrderRequest) -> CreateOrderResponse:
+        begun.set()
+        await go_on.wait()
+        return CreateOrderResponse(order=order_of(request))
+
+    edge.behind.create_order = create
+    redis = edge.kit.redis
+    first = asyncio.create_task(edge.post("/v1/orders", order(), key=IDS.new("idk")))
+    await begun.wait()
+    for name in await redis.execute("KEYS", redis.key("edge", "once", "*")):
+        if (await redis.execute("GET", name)).startswith(b"busy"):
+            await redis.execute("SET", name, b"busy another", "PX", 4_000)
+            held = name
+    go_on.set()
+    assert (await first).status == 200
+    assert await redis.execute("GET", held) == b"busy another"
