@@ -1,0 +1,104 @@
+"""Processes that stand still, servers that are away, restarts in turn: the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from common.embedded.cluster import ServerName
+from tests.system.battered import Battered, battering
+
+STALL_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+async def battered() -> AsyncIterator[Battered]:
+    async with battering("stalled") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        "account",
+        pytest.param("payment", marks=pytest.mark.long),
+        pytest.param("channel", marks=pytest.mark.long),
+        pytest.param("trade", marks=pytest.mark.long),
+        pytest.param("notify", marks=pytest.mark.long),
+        pytest.param("sandbox", marks=pytest.mark.long),
+        pytest.param("edge", marks=pytest.mark.long),
+    ],
+)
+async def test_a_process_that_stands_still_holds_nobody_for_good(
+    battered: Battered, service: str
+) -> None:
+    supervisor = battered.platform.deployment.supervisor
+
+    async def stall() -> None:
+        await supervisor.kill(service, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(STALL_SECONDS)  # the length of the stall is the case
+        finally:
+            await supervisor.kill(service, signal.SIGCONT)
+
+    await battered.shop_while(stall)
+    await battered.check()
+
+
+@pytest.mark.parametrize("server", ["amqp", "redis"])
+async def test_payments_go_on_while_a_server_is_away(
+    battered: Battered, server: ServerName
+) -> None:
+    """Broker: events and webhooks wait. Redis: no counters, no nonces, by the stated policy."""
+    servers = battered.platform.deployment.servers
+    done = len(battered.completed)
+
+    async def pay_without() -> None:
+        await servers.pause(server)
+        try:
+            # Asked, a payment says that it succeeded; the order's completion may wait for events.
+            for _ in range(3):
+                await _pay_by_balance(battered)
+        finally:
+            await servers.resume(server)
+
+    await battered.shop_while(pay_without, purchases=9, before=1)
+    assert len(battered.completed) == done + 9
+    await battered.check()
+
+
+async def _pay_by_balance(battered: Battered) -> None:
+    number = next(battered.serial)
+    body = {
+        "merchant_order_no": f"away-{number}",
+        "amount": {"currency_code": "USD", "amount_minor": 100},
+        "user_id": battered.user_id,
+    }
+    order = (await battered.send("POST", "/v1/orders", body, f"away-{number}"))["order"]
+    answer = await battered.send(
+        "POST", f"/v1/orders/{order['id']}/payments", {"product": "balance"}, f"pay-{number}"
+    )
+    assert answer["payment"]["state"] == "SUCCEEDED"
+
+
+async def test_restarting_every_process_in_turn_fails_no_request_for_good(
+    battered: Battered,
+) -> None:
+    deployment = battered.platform.deployment
+    supervisor = deployment.supervisor
+    restarts = {name: supervisor.restarts(name) for name in deployment.topology.processes}
+
+    async def restart_all() -> None:
+        for name in deployment.topology.processes:
+            await supervisor.kill(name, signal.SIGTERM)
+            async with asyncio.timeout(60):
+                while supervisor.restarts(name) == restarts[name]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await supervisor.wait_ready(name)
+
+    await battered.shop_while(restart_all, purchases=60)
+    assert battered.refused_for_good == []
+    await battered.check()
