@@ -155,11 +155,12 @@ class Battered:
         )
         stub = operator.stub(AccountServiceStub, "account")
         balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
-        return theirs - sum(
+        ours = sum(
             line.debits_posted_minor - line.credits_posted_minor
             for line in balance.lines
             if line.kind == "channel_receivable"
         )
+        return int(theirs - ours)
 
     async def wait_serving(self) -> None:
         """Wait until every process does its work again."""
