@@ -34,6 +34,7 @@ _RESTARTS_IN_A_ROW_MAX = 10
 _STABLE_SECONDS = 10.0
 # These concern a process with all its helpers; a request to end is passed on by the process itself.
 _TREE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
+_ENDING_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
 
 
 class Restart(enum.Enum):
@@ -72,6 +73,10 @@ class _Slot:
         self.process: Process | None = None
         self.ready = asyncio.Event()
         self.restarts = 0
+        self.started_again = asyncio.Event()
+        self.deaths_in_a_row = 0
+        # Set by a signal of ours: the death that follows says nothing about the child.
+        self.was_signalled = False
         self.watch: asyncio.Task[None] | None = None
 
 
@@ -124,10 +129,19 @@ class Supervisor:
         await self._guardian.close()
 
     async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Signal a child, as a fault would; what it ends is started again by its policy."""
-        process = self._slots[name].process
-        if process is not None:
-            await process.signal(number, tree=number in _TREE_SIGNALS)
+        """Signal a child, as a fault would; what it ends is started again by its policy.
+
+        A death that was asked for counts neither as a crash nor towards giving the child up.
+        """
+        slot = self._slots[name]
+        if slot.process is not None:
+            slot.was_signalled = slot.was_signalled or number in _ENDING_SIGNALS
+            await slot.process.signal(number, tree=number in _TREE_SIGNALS)
+
+    def forgive(self) -> None:
+        """Forget the deaths so far: what they depended on was away, and is back."""
+        for slot in self._slots.values():
+            slot.deaths_in_a_row = 0
 
     def pid(self, name: str) -> int | None:
         """The child's pid; None while it is not running."""
@@ -141,6 +155,14 @@ class Supervisor:
     async def wait_ready(self, name: str) -> None:
         """Wait until the child does its work."""
         await self._slots[name].ready.wait()
+
+    async def wait_restarted(self, name: str, restarts_before: int) -> None:
+        """Wait until the child was started again since it had `restarts_before`, and is ready."""
+        slot = self._slots[name]
+        while slot.restarts <= restarts_before:
+            slot.started_again.clear()
+            await slot.started_again.wait()
+        await slot.ready.wait()
 
     async def wait_failed(self) -> str:
         """Wait until a child has been given up; returns what happened."""
@@ -198,7 +220,6 @@ class Supervisor:
     async def _watch(self, slot: _Slot) -> None:
         """Start the child again whenever it ends, by its policy."""
         child = slot.child
-        in_a_row = 0
         reason = ""
         ready_at = time.monotonic()
         while True:
@@ -211,15 +232,21 @@ class Supervisor:
                 ):
                     return
                 if time.monotonic() - ready_at > _STABLE_SECONDS:
-                    in_a_row = 0
-            if in_a_row == _RESTARTS_IN_A_ROW_MAX or not self._guardian.is_running():
+                    slot.deaths_in_a_row = 0
+            level = logging.WARNING
+            if slot.was_signalled:
+                slot.was_signalled = False
+                slot.deaths_in_a_row = 0
+                level = logging.INFO
+            if slot.deaths_in_a_row == _RESTARTS_IN_A_ROW_MAX or not self._guardian.is_running():
                 self._give_up(reason)
                 return
-            delay = min(_BACK_OFF_FIRST_SECONDS * 2**in_a_row, _BACK_OFF_MAX_SECONDS)
-            _log.warning("%s; starting it again in %.1f s", reason, delay)
+            delay = min(_BACK_OFF_FIRST_SECONDS * 2**slot.deaths_in_a_row, _BACK_OFF_MAX_SECONDS)
+            _log.log(level, "%s; starting it again in %.1f s", reason, delay)
             await asyncio.sleep(delay)
-            in_a_row += 1
+            slot.deaths_in_a_row += 1
             slot.restarts += 1
+            slot.started_again.set()
             try:
                 await self._start_child(slot)
                 ready_at = time.monotonic()

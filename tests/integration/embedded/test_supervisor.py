@@ -121,6 +121,17 @@ async def test_ending_well_is_final_for_children_that_restart_on_failure(
     assert notes.lines() == ["start a", "end a"]
 
 
+async def test_killing_a_child_more_often_than_it_may_crash_does_not_give_it_up(
+    tmp_path: Path, notes: Notes
+) -> None:
+    async with supervised(tmp_path, notes.child("a")) as supervisor:
+        for count in range(12):
+            await supervisor.kill("a")
+            await asyncio.wait_for(supervisor.wait_restarted("a", count), 20)
+        assert supervisor.restarts("a") == 12
+        assert supervisor.pid("a") is not None
+
+
 async def test_dying_again_and_again_gives_the_child_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
