@@ -48,22 +48,29 @@ async def test_a_process_that_stands_still_holds_nobody_for_good(
     await battered.check()
 
 
+@pytest.mark.parametrize("manner", ["stalled", "dead"])
 @pytest.mark.parametrize("server", ["amqp", "redis"])
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
 async def test_payments_go_on_while_a_server_is_away(
-    battered: Battered, server: ServerName
+    battered: Battered, server: ServerName, manner: str, seconds: float
 ) -> None:
     """Broker: events and webhooks wait. Redis: no counters, no nonces, by the stated policy."""
     servers = battered.platform.deployment.servers
     done = len(battered.completed)
 
     async def pay_without() -> None:
-        await servers.pause(server)
+        await (servers.pause(server) if manner == "stalled" else servers.kill(server))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         try:
             # Asked, a payment says that it succeeded; the order's completion may wait for events.
-            for _ in range(3):
+            while True:
                 await _pay_by_balance(battered)
+                if loop.time() > until:
+                    break
+                await asyncio.sleep(seconds / 20)
         finally:
-            await servers.resume(server)
+            await (servers.resume(server) if manner == "stalled" else servers.restart(server))
 
     await battered.shop_while(pay_without, purchases=9, before=1)
     assert len(battered.completed) == done + 9
