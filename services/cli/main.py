@@ -48,6 +48,21 @@ def serve(names: Annotated[list[str], typer.Argument(help="services, in one proc
 
 
 @app.command()
+def migrate(
+    names: Annotated[list[str] | None, typer.Argument(help="services; none for all")] = None,
+) -> None:
+    """Bring the database schemas of services up to date, then exit."""
+    from services.cli.migrate import run_migrations
+    from services.cli.sources import SERVICES, ServiceNameError, find_source
+
+    try:
+        sources = [find_source(name) for name in names or SERVICES]
+    except ServiceNameError as error:
+        sys.exit(f"paymesh: {error}")
+    _run(run_migrations(sources))
+
+
+@app.command()
 def up(
     topology: Annotated[Path | None, typer.Option(help="which services share a process")] = None,
 ) -> None:
