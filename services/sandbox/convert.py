@@ -1,13 +1,15 @@
-"""Between the sandbox's ledger and its contract."""
+"""Between the sandbox's ledger and plans, and their contract."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from paymesh.sandbox.v1 import movement_pb2
+from paymesh.sandbox.v1 import fault_pb2, movement_pb2
 from paymesh.type.v1 import money_pb2
 
+from common.errors import FieldInvalidError
+from services.sandbox.faults.plan import FaultKind, FaultRule
 from services.sandbox.movements import Movement, MovementKind
 
 _KINDS: Final = {
@@ -33,4 +35,48 @@ def movement_to_proto(movement: Movement) -> movement_pb2.Movement:
             currency_code=movement.money.currency_code, amount_minor=movement.money.amount_minor
         ),
         occurred_at=occurred_at,
+    )
+
+
+_PREFIX: Final = "FAULT_KIND_"
+
+
+def fault_kind_to_proto(kind: FaultKind) -> fault_pb2.FaultKind.ValueType:
+    """Return a kind as the contract says it."""
+    return fault_pb2.FaultKind.Value(_PREFIX + kind.value)
+
+
+def fault_rule_from_proto(rule: fault_pb2.FaultRule, position: int) -> FaultRule:
+    """Return a rule of a plan; raises FieldInvalidError for a kind that nobody here knows."""
+    try:
+        kind = FaultKind(fault_pb2.FaultKind.Name(rule.kind).removeprefix(_PREFIX))
+    except ValueError:
+        raise FieldInvalidError(
+            field=f"rules[{position}].kind", rule="must be a kind of fault"
+        ) from None
+    return FaultRule(
+        rule_id=rule.rule_id,
+        kind=kind,
+        party=rule.party,
+        merchant_number=rule.merchant_number,
+        verb=rule.verb,
+        amount_minor=rule.amount_minor,
+        rate_ppm=rule.rate_ppm,
+        delay_ms=rule.delay_ms,
+        hits_max=rule.hits_max,
+    )
+
+
+def fault_rule_to_proto(rule: FaultRule) -> fault_pb2.FaultRule:
+    """Return a rule as the contract says it."""
+    return fault_pb2.FaultRule(
+        rule_id=rule.rule_id,
+        kind=fault_kind_to_proto(rule.kind),
+        party=rule.party,
+        merchant_number=rule.merchant_number,
+        verb=rule.verb,
+        amount_minor=rule.amount_minor,
+        rate_ppm=rule.rate_ppm,
+        delay_ms=rule.delay_ms,
+        hits_max=rule.hits_max,
     )

@@ -11,9 +11,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.sandbox.alipay.gateway import AlipayGateway
-from services.sandbox.alipay.trades import RefusedError
+from services.sandbox.alipay.records import RefusedError
+from services.sandbox.faults.conduct import Conduct, LineBrokenError
+from services.sandbox.faults.plan import ALIPAY, UNIONPAY
 from services.sandbox.unionpay.gateway import UnionpayGateway
 
 BODY_BYTES_MAX: Final = 64 * 1024
@@ -46,15 +49,36 @@ async def _too_large(_request: Request, _error: Exception) -> Response:
     return Response("body too large", status_code=413)
 
 
+class Line(HttpToolsProtocol):
+    """HTTP as ever, but whoever handles a request can break the connection that it came over."""
+
+    def on_message_begin(self) -> None:
+        """Hand the connection on with the request."""
+        super().on_message_begin()
+        self.scope["state"]["transport"] = self.transport
+
+
+async def _hang_up(request: Request, _error: Exception) -> Response:
+    """Close the connection without a word."""
+    request.state.transport.abort()
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    return Response()  # goes nowhere
+
+
 class Doors:
     """The handlers of every path."""
 
-    def __init__(self, alipay: AlipayGateway, unionpay: UnionpayGateway | None) -> None:
+    def __init__(
+        self, alipay: AlipayGateway, unionpay: UnionpayGateway | None, conduct: Conduct
+    ) -> None:
         self._alipay = alipay
         self._unionpay = unionpay
+        self._conduct = conduct
 
     async def alipay(self, request: Request) -> Response:
         """`/gateway.do`."""
+        self._conduct.check_line(ALIPAY)
         body = await self._alipay.handle(await _form(request))
         return Response(body, media_type="application/json;charset=utf-8")
 
@@ -62,6 +86,7 @@ class Doors:
         """`/gateway/api/backTransReq.do`."""
         if self._unionpay is None:
             return Response(status_code=404)
+        self._conduct.check_line(UNIONPAY)
         body = await self._unionpay.transact(await _form(request))
         return Response(body, media_type=_FORM)
 
@@ -69,6 +94,7 @@ class Doors:
         """`/gateway/api/queryTrans.do`."""
         if self._unionpay is None:
             return Response(status_code=404)
+        self._conduct.check_line(UNIONPAY)
         body = await self._unionpay.query(await _form(request))
         return Response(body, media_type=_FORM)
 
@@ -102,5 +128,5 @@ class Doors:
                 Route("/payer/alipay/pay", self.payer_alipay, methods=["POST"]),
                 Route("/health", self.health, methods=["GET"]),
             ],
-            exception_handlers={_BodyTooLargeError: _too_large},
+            exception_handlers={_BodyTooLargeError: _too_large, LineBrokenError: _hang_up},
         )

@@ -29,8 +29,9 @@ ANSWER_BYTES_MAX: Final = 4096
 
 _log: Final = logging.getLogger(__name__)
 
-Sign = Callable[[str, Mapping[str, str]], bytes]
-"""(merchant number, fields) → the signed body to send."""
+Sign = Callable[[str, Mapping[str, str], bool], bytes]
+"""(merchant number, fields, wrongly) → the signed body to send. Signed wrongly, the signature has
+the right form but is over something else."""
 
 Acknowledged = Callable[[int, bytes], bool]
 """(HTTP status, body) → whether the party takes this for an acknowledgement."""
@@ -47,6 +48,15 @@ class Notice:
     fields: Mapping[str, str]
     attempts: int
     next_at: float
+    signed_wrongly: bool = False
+    """Tried once: nobody acknowledges it."""
+    follows: int | None = None
+    """The notice that is tried before this one."""
+
+
+_COLUMNS: Final = (
+    "notice_id, party, merchant_number, url, fields, attempts, next_at, signed_wrongly, follows"
+)
 
 
 def write_notice(
@@ -57,11 +67,15 @@ def write_notice(
     url: str,
     fields: Mapping[str, str],
     next_at: float,
+    signed_wrongly: bool = False,
+    follows: int | None = None,
 ) -> Notice:
     """Write that a callback is owed, in the transaction of what it tells."""
+    text = json.dumps(fields, ensure_ascii=False)
     cursor = db.execute(
-        "INSERT INTO notices (party, merchant_number, url, fields, next_at) VALUES (?, ?, ?, ?, ?)",
-        (party, merchant_number, url, json.dumps(fields, ensure_ascii=False), next_at),
+        "INSERT INTO notices (party, merchant_number, url, fields, next_at, signed_wrongly,"
+        " follows) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (party, merchant_number, url, text, next_at, signed_wrongly, follows),
     )
     return Notice(
         notice_id=cursor.lastrowid or 0,
@@ -75,37 +89,49 @@ def write_notice(
 
 
 def list_owed(db: sqlite3.Connection) -> list[Notice]:
-    """Return every callback that was not acknowledged."""
+    """Return every callback that was not acknowledged and waits for no other."""
     rows = db.execute(
-        "SELECT notice_id, party, merchant_number, url, fields, attempts, next_at FROM notices"
-        " WHERE acknowledged_at IS NULL ORDER BY notice_id"
+        f"SELECT {_COLUMNS} FROM notices AS owed"  # noqa: S608 - names of columns
+        " WHERE acknowledged_at IS NULL AND NOT EXISTS ("
+        "SELECT 1 FROM notices AS former WHERE former.notice_id = owed.follows"
+        " AND former.attempts = 0) ORDER BY notice_id"
     )
-    return [
-        Notice(
-            notice_id=row["notice_id"],
-            party=row["party"],
-            merchant_number=row["merchant_number"],
-            url=row["url"],
-            fields=json.loads(row["fields"]),
-            attempts=row["attempts"],
-            next_at=row["next_at"],
-        )
-        for row in rows
-    ]
+    return [_notice(row) for row in rows]
 
 
-def _mark_acknowledged(db: sqlite3.Connection, notice_id: int, at: float) -> None:
+def _list_followers(db: sqlite3.Connection, notice_id: int) -> list[Notice]:
+    rows = db.execute(
+        f"SELECT {_COLUMNS} FROM notices"  # noqa: S608 - names of columns
+        " WHERE follows = ? AND acknowledged_at IS NULL ORDER BY notice_id",
+        (notice_id,),
+    )
+    return [_notice(row) for row in rows]
+
+
+def _notice(row: sqlite3.Row) -> Notice:
+    return Notice(
+        notice_id=row["notice_id"],
+        party=row["party"],
+        merchant_number=row["merchant_number"],
+        url=row["url"],
+        fields=json.loads(row["fields"]),
+        attempts=row["attempts"],
+        next_at=row["next_at"],
+        signed_wrongly=bool(row["signed_wrongly"]),
+        follows=row["follows"],
+    )
+
+
+def _mark_tried(
+    db: sqlite3.Connection, notice: Notice, *, acknowledged_at: float | None, next_at: float
+) -> list[Notice]:
+    """Note how an attempt ended; returns the notices that waited for it."""
     db.execute(
-        "UPDATE notices SET acknowledged_at = ?, attempts = attempts + 1 WHERE notice_id = ?",
-        (at, notice_id),
+        "UPDATE notices SET acknowledged_at = ?, next_at = ?, attempts = attempts + 1"
+        " WHERE notice_id = ?",
+        (acknowledged_at, next_at, notice.notice_id),
     )
-
-
-def _mark_failed(db: sqlite3.Connection, notice_id: int, next_at: float) -> None:
-    db.execute(
-        "UPDATE notices SET next_at = ?, attempts = attempts + 1 WHERE notice_id = ?",
-        (next_at, notice_id),
-    )
+    return _list_followers(db, notice.notice_id) if notice.attempts == 0 else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +168,7 @@ class Courier:
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._due: list[_Due] = []
         self._held: set[int] = set()
+        self._awaited: dict[int, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
 
@@ -150,6 +177,14 @@ class Courier:
         if notice.notice_id not in self._held:
             self._held.add(notice.notice_id)
             self._push(notice)
+
+    async def attempted(self, notice: Notice, timeout_seconds: float) -> None:
+        """Wait until a notice that was just taken over was tried once, or the time is up."""
+        tried = self._awaited.setdefault(notice.notice_id, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await tried.wait()
+        self._awaited.pop(notice.notice_id, None)
 
     def _push(self, notice: Notice) -> None:
         heapq.heappush(self._due, _Due(notice.next_at, notice.notice_id, notice))
@@ -184,28 +219,35 @@ class Courier:
 
     async def _deliver(self, session: aiohttp.ClientSession, notice: Notice) -> None:
         try:
-            acknowledged = await self._attempt(session, notice)
+            done = await self._attempt(session, notice) or notice.signed_wrongly
             now = self._clock.now().timestamp()
-            if acknowledged:
-                await self._store.run(lambda db: _mark_acknowledged(db, notice.notice_id, now))
-                self._held.discard(notice.notice_id)
-                return
             step = min(notice.attempts, len(self._intervals_seconds) - 1)
-            next_at = now + self._intervals_seconds[step]
-            await self._store.run(lambda db: _mark_failed(db, notice.notice_id, next_at))
-            self._push(replace(notice, attempts=notice.attempts + 1, next_at=next_at))
+            next_at = notice.next_at if done else now + self._intervals_seconds[step]
+            followers = await self._store.run(
+                lambda db: _mark_tried(
+                    db, notice, acknowledged_at=now if done else None, next_at=next_at
+                )
+            )
+            if done:
+                self._held.discard(notice.notice_id)
+            else:
+                self._push(replace(notice, attempts=notice.attempts + 1, next_at=next_at))
+            for follower in followers:
+                self.carry(follower)
         except sqlite3.Error:
             # The row still says that it is owed; the next start of the sandbox finds it.
             _log.exception("the sandbox could not note the fate of a callback")
         finally:
             self._slots.release()
+            if notice.notice_id in self._awaited:
+                self._awaited[notice.notice_id].set()
 
     async def _attempt(self, session: aiohttp.ClientSession, notice: Notice) -> bool:
         manners = self._manners[notice.party]
         try:
             async with session.post(
                 notice.url,
-                data=manners.sign(notice.merchant_number, notice.fields),
+                data=manners.sign(notice.merchant_number, notice.fields, notice.signed_wrongly),
                 headers={"content-type": "application/x-www-form-urlencoded;charset=utf-8"},
                 allow_redirects=False,
             ) as response:

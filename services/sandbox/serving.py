@@ -15,7 +15,8 @@ from common.clock import Clock, SystemClock
 from services.sandbox.alipay import gateway as alipay
 from services.sandbox.alipay.gateway import AlipayGateway
 from services.sandbox.config import SandboxSettings, load_parties
-from services.sandbox.http import Doors
+from services.sandbox.faults.conduct import Conduct
+from services.sandbox.http import Doors, Line
 from services.sandbox.notices import Courier, Manners
 from services.sandbox.store import Store
 from services.sandbox.unionpay import gateway as unionpay
@@ -41,14 +42,15 @@ class Sandbox:
         self._clock = clock or SystemClock()
         self.store = Store(settings.database_file)
         parties = load_parties(settings.parties_file)
+        self.conduct = Conduct(self.store, self._clock)
         self._alipay = AlipayGateway(
-            self.store, parties.alipay, self._clock, lambda: secrets.token_hex(12)
+            self.conduct, parties.alipay, self._clock, lambda: secrets.token_hex(12)
         )
         manners = {"alipay": Manners(self._alipay.sign_notice, alipay.acknowledged)}
         self._unionpay: UnionpayGateway | None = None
         if parties.unionpay is not None:
             self._unionpay = UnionpayGateway(
-                self.store,
+                self.conduct,
                 parties.unionpay,
                 self._clock,
                 processing_seconds=settings.processing_seconds,
@@ -61,9 +63,7 @@ class Sandbox:
             intervals_seconds=settings.notify_intervals_seconds,
             timeout_seconds=settings.notify_timeout_seconds,
         )
-        self._alipay.deliver_by(self._courier)
-        if self._unionpay is not None:
-            self._unionpay.deliver_by(self._courier)
+        self.conduct.deliver_by(self._courier)
         self._socket = _listen(settings.host, settings.port)
 
     @property
@@ -78,9 +78,11 @@ class Sandbox:
 
         Yields a task that ends, with its error, when serving or delivering ends by itself.
         """
+        await self.conduct.load()
         server = _Server(
             uvicorn.Config(
-                Doors(self._alipay, self._unionpay).application(),
+                Doors(self._alipay, self._unionpay, self.conduct).application(),
+                http=Line,
                 lifespan="off",
                 ws="none",
                 log_config=None,

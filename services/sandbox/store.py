@@ -27,6 +27,8 @@ BATCH_MAX: Final = 256
 """Pieces of work per commit; more would keep the loop busy for more than some 20 ms."""
 
 _SCHEMA: Final = Path(__file__).with_name("schema.sql")
+_UPGRADES: Final = (Path(__file__).with_name("schema_faults.sql"),)
+"""What came later, in order; the file's `user_version` says how many it has."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,11 @@ class Store:
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
             + _SCHEMA.read_text()
         )
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        for number, upgrade in enumerate(_UPGRADES[version:], version + 1):
+            self._connection.executescript(
+                f"BEGIN; {upgrade.read_text()} PRAGMA user_version = {number}; COMMIT;"
+            )
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="sandbox-commit")
         self._waiting: deque[_Waiting] = deque()
         self._lane: asyncio.Task[None] | None = None

@@ -18,7 +18,7 @@ async def wire(kit: Kit) -> Service:
     return Service(
         name="sandbox",
         register=[
-            partial(add_SandboxServiceServicer_to_server, SandboxServicer(sandbox.store)),
+            partial(add_SandboxServiceServicer_to_server, SandboxServicer(sandbox)),
         ],
         background=[Background("sandbox http", sandbox.run)],
         close=sandbox.close,

@@ -6,6 +6,7 @@ Source: Alipay open platform, gateway protocol 1.0 and the `alipay.trade.*` meth
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +19,20 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from common.clock import Clock
 from common.money import Money, UnknownCurrencyError, format_decimal, parse_decimal
 from services.sandbox.alipay import trades
+from services.sandbox.alipay.records import (
+    SHANGHAI,
+    NewTrade,
+    Refund,
+    RefusedError,
+    Trade,
+    local_time,
+)
 from services.sandbox.alipay.signature import notice_text, request_text, sign, verify
-from services.sandbox.alipay.trades import NewTrade, RefusedError, Trade
 from services.sandbox.config import AlipayMerchant
-from services.sandbox.notices import Courier
-from services.sandbox.store import Store
+from services.sandbox.faults.conduct import Conduct, Identify
+from services.sandbox.faults.fate import Fate
+from services.sandbox.faults.plan import ALIPAY as PARTY
+from services.sandbox.faults.plan import Asked, Verb
 
 Fields = dict[str, Any]
 
@@ -38,6 +48,8 @@ _MESSAGES: Final = {
     "ACQ.DISCORDANT_REPEAT_REQUEST": "不一致的请求",
     "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL": "退款金额超限",
     "ACQ.INVALID_PARAMETER": "参数无效",
+    "ACQ.BUYER_BALANCE_NOT_ENOUGH": "买家余额不足",
+    "ACQ.TRADE_NOT_ALLOW_REFUND": "当前交易不允许退款",
 }
 
 
@@ -70,16 +82,15 @@ class AlipayGateway:
 
     def __init__(
         self,
-        store: Store,
+        conduct: Conduct,
         merchants: tuple[AlipayMerchant, ...],
         clock: Clock,
         random_text: Callable[[], str],
     ) -> None:
-        self._store = store
+        self._conduct = conduct
         self._keys = {merchant.app_id: _keys(merchant) for merchant in merchants}
         self._clock = clock
         self._random_text = random_text
-        self._courier: Courier | None = None
         self._methods: Mapping[
             str, Callable[[Mapping[str, str], Mapping[str, Any]], Awaitable[Fields]]
         ] = {
@@ -90,13 +101,10 @@ class AlipayGateway:
             "alipay.trade.fastpay.refund.query": self._query_refund,
         }
 
-    def deliver_by(self, courier: Courier) -> None:
-        """Say who carries the notifications."""
-        self._courier = courier
-
-    def sign_notice(self, app_id: str, fields: Mapping[str, str]) -> bytes:
+    def sign_notice(self, app_id: str, fields: Mapping[str, str], wrongly: bool) -> bytes:
         """Return the body of a notification, signed."""
-        signature = sign(self._keys[app_id].alipay, notice_text(fields))
+        text = notice_text(fields)
+        signature = sign(self._keys[app_id].alipay, text[::-1] if wrongly else text)
         return urlencode({**fields, "sign": signature}).encode()
 
     async def handle(self, parameters: Mapping[str, str]) -> bytes:
@@ -138,12 +146,16 @@ class AlipayGateway:
     async def play_payer(self, qr_code: str, *, pays: bool) -> Trade:
         """Let the person who scanned the code pay or cancel. Raises RefusedError."""
         now = self._clock.now()
-        trade, notice = await self._store.run(
-            lambda db: trades.play_payer(db, qr_code, pays=pays, now=now)
+
+        def identify(db: sqlite3.Connection) -> Asked | None:
+            trade = trades.find_scanned(db, qr_code)
+            if trade is None:
+                return None
+            return _asked(trade.app_id, Verb.PAY, trade.out_trade_no, trade.asked.amount_minor)
+
+        return await self._conduct.play(
+            identify, lambda fate: trades.play_payer(fate, qr_code, pays=pays, now=now)
         )
-        if notice is not None and self._courier is not None:
-            self._courier.carry(notice)
-        return trade
 
     async def _precreate(self, parameters: Mapping[str, str], content: Mapping[str, Any]) -> Fields:
         currency = _text(content, "trans_currency") or "CNY"
@@ -159,11 +171,21 @@ class AlipayGateway:
         if not new.subject:
             raise RefusedError("ACQ.INVALID_PARAMETER")
         now = self._clock.now()
-        trade = await self._store.run(lambda db: trades.precreate(db, new, now))
+        asked = _asked(new.app_id, Verb.PAY, new.out_trade_no, new.money.amount_minor)
+        trade = await self._conduct.answer(
+            lambda _db: asked, lambda fate: trades.precreate(fate, new, now)
+        )
+        if trade.declined_code:
+            raise RefusedError(trade.declined_code)
         return {"out_trade_no": trade.out_trade_no, "qr_code": trade.qr_code}
 
     async def _query(self, parameters: Mapping[str, str], content: Mapping[str, Any]) -> Fields:
-        trade = await self._find(parameters, content)
+        app_id, number = parameters["app_id"], _number(content, "out_trade_no")
+        now = self._clock.now()
+        trade = await self._conduct.answer(
+            _about_trade(app_id, Verb.QUERY, number),
+            lambda fate: trades.existing_trade(fate.db, app_id, number, now),
+        )
         amount = format_decimal(trade.money)
         fields = {
             "out_trade_no": trade.out_trade_no,
@@ -174,7 +196,7 @@ class AlipayGateway:
         }
         if trade.paid_at is not None:
             fields |= {
-                "send_pay_date": trades.local_time(trade.paid_at),
+                "send_pay_date": local_time(trade.paid_at),
                 "receipt_amount": amount,
                 "buyer_pay_amount": amount,
                 "settle_amount": amount,
@@ -182,18 +204,13 @@ class AlipayGateway:
             }
         return fields
 
-    async def _find(self, parameters: Mapping[str, str], content: Mapping[str, Any]) -> Trade:
-        app_id, number = parameters["app_id"], _number(content, "out_trade_no")
-        now = self._clock.now()
-        trade = await self._store.run(lambda db: trades.find_trade(db, app_id, number, now))
-        if trade is None:
-            raise RefusedError("ACQ.TRADE_NOT_EXIST")
-        return trade
-
     async def _close(self, parameters: Mapping[str, str], content: Mapping[str, Any]) -> Fields:
         app_id, number = parameters["app_id"], _number(content, "out_trade_no")
         now = self._clock.now()
-        trade = await self._store.run(lambda db: trades.close(db, app_id, number, now))
+        trade = await self._conduct.answer(
+            _about_trade(app_id, Verb.CLOSE, number),
+            lambda fate: trades.close(fate.db, app_id, number, now),
+        )
         return {"out_trade_no": trade.out_trade_no, "trade_no": trade.trade_no}
 
     async def _refund(self, parameters: Mapping[str, str], content: Mapping[str, Any]) -> Fields:
@@ -201,11 +218,13 @@ class AlipayGateway:
         request_number = _text(content, "out_request_no") or number
         money = _money(content, "refund_amount", _text(content, "refund_currency") or "CNY")
         now = self._clock.now()
-        done = await self._store.run(
-            lambda db: trades.refund(db, app_id, number, request_number, money, now)
+        asked = _asked(app_id, Verb.REFUND, request_number, money.amount_minor)
+        done = await self._conduct.answer(
+            lambda _db: asked,
+            lambda fate: trades.refund(fate, app_id, number, request_number, money, now),
         )
-        if done.notice is not None and self._courier is not None:
-            self._courier.carry(done.notice)
+        if isinstance(done, RefusedError):
+            raise done
         total = Money(money.currency_code, done.trade.refunded_minor)
         return {
             "out_trade_no": done.trade.out_trade_no,
@@ -213,15 +232,25 @@ class AlipayGateway:
             "fund_change": "Y" if done.changed else "N",
             "refund_fee": format_decimal(total),
             "refund_currency": total.currency_code,
-            "gmt_refund_pay": trades.local_time(done.refund.refunded_at),
+            "gmt_refund_pay": local_time(done.refund.refunded_at),
         }
 
     async def _query_refund(
         self, parameters: Mapping[str, str], content: Mapping[str, Any]
     ) -> Fields:
-        trade = await self._find(parameters, content)
-        number = _text(content, "out_request_no") or trade.out_trade_no
-        refund = await self._store.run(lambda db: trades.find_refund(db, trade, number))
+        app_id, number = parameters["app_id"], _number(content, "out_trade_no")
+        request_number = _text(content, "out_request_no") or number
+        now = self._clock.now()
+
+        def identify(db: sqlite3.Connection) -> Asked:
+            amount_minor = trades.amount_of(db, app_id, number, request_number)
+            return _asked(app_id, Verb.QUERY_REFUND, request_number, amount_minor)
+
+        def find(fate: Fate) -> tuple[Trade, Refund | None]:
+            trade = trades.existing_trade(fate.db, app_id, number, now)
+            return trade, trades.find_refund(fate.db, trade, request_number)
+
+        trade, refund = await self._conduct.answer(identify, find)
         if refund is None:
             return {}
         return {
@@ -232,8 +261,23 @@ class AlipayGateway:
             "refund_amount": format_decimal(refund.money),
             "trans_currency": trade.money.currency_code,
             "total_amount": format_decimal(trade.money),
-            "gmt_refund_pay": trades.local_time(refund.refunded_at),
+            "gmt_refund_pay": local_time(refund.refunded_at),
         }
+
+
+def _asked(app_id: str, verb: Verb, reference: str, amount_minor: int) -> Asked:
+    return Asked(
+        party=PARTY,
+        merchant_number=app_id,
+        verb=verb,
+        reference=reference,
+        amount_minor=amount_minor,
+    )
+
+
+def _about_trade(app_id: str, verb: Verb, number: str) -> Identify:
+    """Say what a question about a trade is, once the trade is known."""
+    return lambda db: _asked(app_id, verb, number, trades.amount_of(db, app_id, number))
 
 
 def acknowledged(status: int, body: bytes) -> bool:
@@ -288,7 +332,7 @@ def _instant(text: str) -> float | None:
     if not text:
         return None
     try:
-        at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=trades.SHANGHAI)
+        at = datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=SHANGHAI)
     except ValueError:
         raise RefusedError("ACQ.INVALID_PARAMETER") from None
     return at.astimezone(UTC).timestamp()

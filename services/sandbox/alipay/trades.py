@@ -9,74 +9,32 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 from typing import Final
 
-from common.money import Money, format_decimal
+from common.money import Money
+from services.sandbox.alipay.notifications import tell_of_cancel, tell_of_payment, tell_of_refund
+from services.sandbox.alipay.records import (
+    CLOSED,
+    DECLINED,
+    PAID,
+    REFUND_REFUSED,
+    SHANGHAI,
+    WAITING,
+    NewTrade,
+    Refund,
+    RefusedError,
+    Trade,
+)
+from services.sandbox.faults.fate import Fate
+from services.sandbox.faults.plan import ALIPAY as PARTY
+from services.sandbox.faults.plan import FaultKind
 from services.sandbox.movements import MovementKind, write_movement
-from services.sandbox.notices import Notice, write_notice
-
-PARTY: Final = "alipay"
-SHANGHAI: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
-
-WAITING: Final = "WAIT_BUYER_PAY"
-PAID: Final = "TRADE_SUCCESS"
-CLOSED: Final = "TRADE_CLOSED"
-
-
-class RefusedError(Exception):
-    """Alipay refuses a request; `sub_code` is its own code for why."""
-
-    def __init__(self, sub_code: str) -> None:
-        self.sub_code = sub_code
-        super().__init__(sub_code)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trade:
-    """One trade."""
-
-    trade_number: int
-    app_id: str
-    out_trade_no: str
-    trade_no: str
-    qr_code: str
-    subject: str
-    money: Money
-    state: str
-    notify_url: str
-    expires_at: float | None
-    created_at: float
-    paid_at: float | None
-    refunded_minor: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTrade:
-    """What a merchant asks for."""
-
-    app_id: str
-    out_trade_no: str
-    qr_code: str
-    subject: str
-    money: Money
-    notify_url: str
-    expires_at: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refund:
-    """One refund of a trade."""
-
-    out_request_no: str
-    money: Money
-    refunded_at: float
-
 
 _SELECT: Final = (
     "SELECT trade_number, app_id, out_trade_no, trade_no, qr_code, subject, amount_minor,"
-    " currency_code, state, notify_url, expires_at, created_at, paid_at, refunded_minor"
-    " FROM alipay_trades"
+    " currency_code, state, notify_url, expires_at, created_at, paid_at, refunded_minor,"
+    " asked_minor, declined_code FROM alipay_trades"
 )
 
 
@@ -95,6 +53,8 @@ def _trade(row: sqlite3.Row) -> Trade:
         created_at=row["created_at"],
         paid_at=row["paid_at"],
         refunded_minor=row["refunded_minor"],
+        asked_minor=row["asked_minor"],
+        declined_code=row["declined_code"],
     )
 
 
@@ -123,19 +83,44 @@ def find_trade(
     return None if row is None else _aged(db, _trade(row), now)
 
 
-def _existing(db: sqlite3.Connection, app_id: str, out_trade_no: str, now: datetime) -> Trade:
+def existing_trade(db: sqlite3.Connection, app_id: str, out_trade_no: str, now: datetime) -> Trade:
+    """Return a merchant's trade; raises RefusedError when there is none."""
     trade = find_trade(db, app_id, out_trade_no, now)
     if trade is None:
         raise RefusedError("ACQ.TRADE_NOT_EXIST")
     return trade
 
 
-def precreate(db: sqlite3.Connection, new: NewTrade, now: datetime) -> Trade:
-    """Make a trade, or return the one that an equal request made before."""
+def amount_of(
+    db: sqlite3.Connection, app_id: str, out_trade_no: str, out_request_no: str | None = None
+) -> int:
+    """Return the amount of a trade or of one refund of it, in minor units; 0 for an unknown one."""
+    if out_request_no is None:
+        row = db.execute(
+            "SELECT amount_minor FROM alipay_trades WHERE app_id = ? AND out_trade_no = ?",
+            (app_id, out_trade_no),
+        ).fetchone()
+    else:
+        row = db.execute(
+            "SELECT alipay_refunds.amount_minor FROM alipay_refunds JOIN alipay_trades"
+            " USING (trade_number) WHERE app_id = ? AND out_trade_no = ? AND out_request_no = ?",
+            (app_id, out_trade_no, out_request_no),
+        ).fetchone()
+    return 0 if row is None else int(row["amount_minor"])
+
+
+def precreate(fate: Fate, new: NewTrade, now: datetime) -> Trade:
+    """Make a trade, or return the one that an equal request made before.
+
+    One with a `declined_code` was refused, and stays refused.
+    """
+    db = fate.db
     trade = find_trade(db, new.app_id, new.out_trade_no, now)
     if trade is not None:
-        if trade.money != new.money:
+        if trade.asked != new.money:
             raise RefusedError("ACQ.CONTEXT_INCONSISTENT")
+        if trade.declined_code:
+            return trade
         if trade.state != WAITING:
             paid = trade.paid_at is not None
             raise RefusedError("ACQ.TRADE_HAS_SUCCESS" if paid else "ACQ.TRADE_HAS_CLOSE")
@@ -144,10 +129,11 @@ def precreate(db: sqlite3.Connection, new: NewTrade, now: datetime) -> Trade:
         "SELECT coalesce(max(trade_number), 0) + 1 FROM alipay_trades"
     ).fetchone()
     day = now.astimezone(SHANGHAI).strftime("%Y%m%d")
+    is_declined = fate.draw(FaultKind.DECLINE) is not None
     db.execute(
         "INSERT INTO alipay_trades (trade_number, app_id, out_trade_no, trade_no, qr_code, subject,"
-        " amount_minor, currency_code, state, notify_url, expires_at, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " amount_minor, currency_code, state, notify_url, expires_at, created_at, declined_code)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             number,
             new.app_id,
@@ -157,42 +143,49 @@ def precreate(db: sqlite3.Connection, new: NewTrade, now: datetime) -> Trade:
             new.subject,
             new.money.amount_minor,
             new.money.currency_code,
-            WAITING,
+            CLOSED if is_declined else WAITING,
             new.notify_url,
             new.expires_at,
             now.timestamp(),
+            DECLINED if is_declined else "",
         ),
     )
-    return _existing(db, new.app_id, new.out_trade_no, now)
+    return existing_trade(db, new.app_id, new.out_trade_no, now)
 
 
 def close(db: sqlite3.Connection, app_id: str, out_trade_no: str, now: datetime) -> Trade:
     """Close a trade that nobody has paid."""
-    trade = _existing(db, app_id, out_trade_no, now)
+    trade = existing_trade(db, app_id, out_trade_no, now)
     if trade.state != WAITING:
         raise RefusedError("ACQ.TRADE_STATUS_ERROR")
     return _moved(db, trade, CLOSED)
 
 
-def play_payer(
-    db: sqlite3.Connection, qr_code: str, *, pays: bool, now: datetime
-) -> tuple[Trade, Notice | None]:
+def find_scanned(db: sqlite3.Connection, qr_code: str) -> Trade | None:
+    """Return the trade of a code, or None."""
+    row = db.execute(_SELECT + " WHERE qr_code = ?", (qr_code,)).fetchone()
+    return None if row is None else _trade(row)
+
+
+def play_payer(fate: Fate, qr_code: str, *, pays: bool, now: datetime) -> Trade:
     """Let the person who scanned the code pay or cancel; a repeat changes nothing.
 
     Raises RefusedError when the code is unknown or the trade ended the other way.
     """
-    row = db.execute(_SELECT + " WHERE qr_code = ?", (qr_code,)).fetchone()
-    if row is None:
+    db = fate.db
+    trade = find_scanned(db, qr_code)
+    if trade is None:
         raise RefusedError("ACQ.TRADE_NOT_EXIST")
-    trade = _aged(db, _trade(row), now)
+    trade = _aged(db, trade, now)
     if trade.state != WAITING:
         if pays != (trade.paid_at is not None):
             raise RefusedError("ACQ.TRADE_HAS_CLOSE" if pays else "ACQ.TRADE_HAS_SUCCESS")
-        return trade, None
+        return trade
     if not pays:
         trade = _moved(db, trade, CLOSED)
-        return trade, _tell(db, trade, now, {})
-    trade = _moved(db, trade, PAID, paid_at=now.timestamp())
+        tell_of_cancel(fate, trade, now)
+        return trade
+    trade = _moved(db, _taken(fate, trade), PAID, paid_at=now.timestamp())
     write_movement(
         db,
         party=PARTY,
@@ -203,7 +196,22 @@ def play_payer(
         money=trade.money,
         at=now,
     )
-    return trade, _tell(db, trade, now, {})
+    tell_of_payment(fate, trade, now)
+    return trade
+
+
+def _taken(fate: Fate, trade: Trade) -> Trade:
+    """Return the trade with the amount that is really taken from the payer."""
+    rule = fate.draw(FaultKind.WRONG_AMOUNT)
+    if rule is None:
+        return trade
+    asked = trade.money
+    taken = Money(asked.currency_code, fate.other_amount(rule, asked.amount_minor))
+    fate.db.execute(
+        "UPDATE alipay_trades SET amount_minor = ?, asked_minor = ? WHERE trade_number = ?",
+        (taken.amount_minor, asked.amount_minor, trade.trade_number),
+    )
+    return replace(trade, money=taken, asked_minor=asked.amount_minor)
 
 
 def find_refund(db: sqlite3.Connection, trade: Trade, out_request_no: str) -> Refund | None:
@@ -227,24 +235,34 @@ class Refunded:
     refund: Refund
     changed: bool
     """Whether this request moved the money, and not an equal one before."""
-    notice: Notice | None
 
 
 def refund(
-    db: sqlite3.Connection,
+    fate: Fate,
     app_id: str,
     out_trade_no: str,
     out_request_no: str,
     money: Money,
     now: datetime,
-) -> Refunded:
-    """Give back all or part of a trade, once per `out_request_no`."""
-    trade = _existing(db, app_id, out_trade_no, now)
+) -> Refunded | RefusedError:
+    """Give back all or part of a trade, once per `out_request_no`.
+
+    Raises RefusedError for what cannot be. A refusal on demand is returned, not raised: it is
+    remembered, so that a repeat is refused, too.
+    """
+    db = fate.db
+    trade = existing_trade(db, app_id, out_trade_no, now)
     before = find_refund(db, trade, out_request_no)
     if before is not None:
         if before.money != money:
             raise RefusedError("ACQ.DISCORDANT_REPEAT_REQUEST")
-        return Refunded(trade=trade, refund=before, changed=False, notice=None)
+        return Refunded(trade=trade, refund=before, changed=False)
+    refused = db.execute(
+        "SELECT sub_code FROM alipay_refund_refusals WHERE trade_number = ? AND out_request_no = ?",
+        (trade.trade_number, out_request_no),
+    ).fetchone()
+    if refused is not None:
+        raise RefusedError(refused["sub_code"])
     if trade.paid_at is None:
         raise RefusedError("ACQ.TRADE_STATUS_ERROR")
     if money.currency_code != trade.money.currency_code:
@@ -252,6 +270,13 @@ def refund(
     refunded_minor = trade.refunded_minor + money.amount_minor
     if refunded_minor > trade.money.amount_minor:
         raise RefusedError("ACQ.REFUND_AMT_NOT_EQUAL_TOTAL")
+    if fate.draw(FaultKind.REFUND_REFUSED):
+        db.execute(
+            "INSERT INTO alipay_refund_refusals (trade_number, out_request_no, sub_code)"
+            " VALUES (?, ?, ?)",
+            (trade.trade_number, out_request_no, REFUND_REFUSED),
+        )
+        return RefusedError(REFUND_REFUSED)
     done = Refund(out_request_no=out_request_no, money=money, refunded_at=now.timestamp())
     db.execute(
         "INSERT INTO alipay_refunds (trade_number, out_request_no, amount_minor, refunded_at)"
@@ -275,59 +300,5 @@ def refund(
         money=money,
         at=now,
     )
-    extra = {
-        "out_biz_no": out_request_no,
-        "refund_fee": format_decimal(Money(money.currency_code, refunded_minor)),
-        "gmt_refund": local_time(done.refunded_at) + ".000",
-    }
-    return Refunded(trade=trade, refund=done, changed=True, notice=_tell(db, trade, now, extra))
-
-
-def local_time(at: float) -> str:
-    """Return a moment as the protocol writes it."""
-    return datetime.fromtimestamp(at, UTC).astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _tell(
-    db: sqlite3.Connection, trade: Trade, now: datetime, extra: dict[str, str]
-) -> Notice | None:
-    """Write the notification that a trade changed, when its merchant wants one."""
-    if not trade.notify_url:
-        return None
-    at = now.timestamp()
-    amount = format_decimal(trade.money)
-    fields = {
-        "notify_time": local_time(at),
-        "notify_type": "trade_status_sync",
-        "notify_id": f"{at:.6f}{trade.trade_number}{trade.state}{trade.refunded_minor}".replace(
-            ".", ""
-        ),
-        "charset": "utf-8",
-        "version": "1.0",
-        "sign_type": "RSA2",
-        "app_id": trade.app_id,
-        "trade_no": trade.trade_no,
-        "out_trade_no": trade.out_trade_no,
-        "trade_status": trade.state,
-        "subject": trade.subject,
-        "total_amount": amount,
-        "trans_currency": trade.money.currency_code,
-        "gmt_create": local_time(trade.created_at),
-        **extra,
-    }
-    if trade.paid_at is not None:
-        fields |= {
-            "receipt_amount": amount,
-            "buyer_pay_amount": amount,
-            "settle_amount": amount,
-            "settle_currency": trade.money.currency_code,
-            "gmt_payment": local_time(trade.paid_at),
-        }
-    return write_notice(
-        db,
-        party=PARTY,
-        merchant_number=trade.app_id,
-        url=trade.notify_url,
-        fields=fields,
-        next_at=at,
-    )
+    tell_of_refund(fate, trade, done, now)
+    return Refunded(trade=trade, refund=done, changed=True)

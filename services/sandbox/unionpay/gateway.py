@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
 
@@ -19,15 +21,19 @@ from common.clock import Clock
 from common.money import AMOUNT_MINOR_MAX
 from services.sandbox.cards import Verdict, masked, verdict_on
 from services.sandbox.config import UnionpayParty
-from services.sandbox.notices import Courier, Notice, write_notice
-from services.sandbox.store import Store
+from services.sandbox.faults.callbacks import News, owe, wrong_amount_minor
+from services.sandbox.faults.conduct import Conduct
+from services.sandbox.faults.fate import Fate, invented
+from services.sandbox.faults.plan import UNIONPAY as PARTY
+from services.sandbox.faults.plan import Asked, Verb
 from services.sandbox.unionpay import transactions
 from services.sandbox.unionpay.signature import sign, verify
 from services.sandbox.unionpay.transactions import (
     APPROVED,
     CONSUME,
-    PARTY,
+    PROCESSING,
     REFUND,
+    REFUSED_BY_ISSUER,
     SHANGHAI,
     VOID,
     NewTransaction,
@@ -88,13 +94,17 @@ _ECHOED: Final = (
 )
 
 
+_SETTLED: Final = ("settleAmt", "settleCurrencyCode", "settleDate", "traceNo", "traceTime")
+"""What is not told of a transaction that has not succeeded."""
+
+
 class UnionpayGateway:
     """The gateway of all merchant numbers that the sandbox knows."""
 
     def __init__(
-        self, store: Store, party: UnionpayParty, clock: Clock, *, processing_seconds: float
+        self, conduct: Conduct, party: UnionpayParty, clock: Clock, *, processing_seconds: float
     ) -> None:
-        self._store = store
+        self._conduct = conduct
         self._clock = clock
         self._processing_seconds = processing_seconds
         self._certificate = party.signing_certificate
@@ -111,15 +121,13 @@ class UnionpayGateway:
             if not isinstance(public, RSAPublicKey):
                 raise ValueError("UnionPay uses RSA keys")
             self._merchants[merchant.merchant_id, str(certificate.serial_number)] = public
-        self._courier: Courier | None = None
 
-    def deliver_by(self, courier: Courier) -> None:
-        """Say who carries the notifications."""
-        self._courier = courier
-
-    def sign_notice(self, _merchant_id: str, fields: Mapping[str, str]) -> bytes:
+    def sign_notice(self, _merchant_id: str, fields: Mapping[str, str], wrongly: bool) -> bytes:
         """Return the body of a notification, signed."""
-        return urlencode(self._signed(fields)).encode()
+        signed = self._signed(fields)
+        if wrongly:
+            signed["signature"] = self._signed({**fields, "txnAmt": "0"})["signature"]
+        return urlencode(signed).encode()
 
     async def transact(self, sent: Mapping[str, str]) -> bytes:
         """Answer `/gateway/api/backTransReq.do`; the body is `key=value` pairs, unescaped."""
@@ -129,17 +137,28 @@ class UnionpayGateway:
         now = self._clock.now()
         verdict = verdict_on(sent["accNo"]) if sent["txnType"] == CONSUME else Verdict("00", "00")
         new = self._new(sent, verdict)
+        asked = Asked(
+            party=PARTY,
+            merchant_number=new.merchant_id,
+            verb=Verb.PAY if new.kind == CONSUME else Verb.REFUND,
+            reference=new.order_id,
+            amount_minor=new.amount_minor,
+        )
 
-        def work(db: sqlite3.Connection) -> tuple[Processed, Notice | None]:
-            processed = transactions.process(db, new, now)
-            return processed, self._notice(db, processed, sent.get("backUrl", ""))
+        def work(fate: Fate) -> Processed:
+            processed = transactions.process(fate, new, now)
+            if processed.transaction is not None:
+                _notify(fate, processed.transaction, sent.get("backUrl", ""), now)
+            return processed
 
-        processed, notice = await self._store.run(work)
-        if notice is not None and self._courier is not None:
-            self._courier.carry(notice)
+        processed = await self._conduct.answer(lambda _db: asked, work)
         if processed.transaction is None:
             return self._answer(sent, processed.response_code)
-        return self._answer(sent, verdict.at_once, {"queryId": processed.transaction.query_id})
+        more = {
+            "queryId": processed.transaction.query_id,
+            "txnAmt": str(processed.transaction.amount_minor),
+        }
+        return self._answer(sent, processed.response_code, more)
 
     async def query(self, sent: Mapping[str, str]) -> bytes:
         """Answer `/gateway/api/queryTrans.do`."""
@@ -147,8 +166,20 @@ class UnionpayGateway:
         if code or sent.get("txnType") != "00":
             return self._answer(sent, code or NO_PERMISSION)
         merchant_id, order_id = sent["merId"], sent["orderId"]
-        found = await self._store.run(
-            lambda db: transactions.find_transaction(db, merchant_id, order_id)
+
+        def identify(db: sqlite3.Connection) -> Asked:
+            known = transactions.find_transaction(db, merchant_id, order_id)
+            is_refund = known is not None and known.kind != CONSUME
+            return Asked(
+                party=PARTY,
+                merchant_number=merchant_id,
+                verb=Verb.QUERY_REFUND if is_refund else Verb.QUERY,
+                reference=order_id,
+                amount_minor=0 if known is None else known.amount_minor,
+            )
+
+        found = await self._conduct.answer(
+            identify, lambda fate: transactions.find_transaction(fate.db, merchant_id, order_id)
         )
         if found is None or found.sent_time != sent["txnTime"]:
             return self._answer(sent, NOT_FOUND)
@@ -157,8 +188,7 @@ class UnionpayGateway:
     def _standing(self, found: Transaction) -> Fields:
         fields = result_fields(found)
         if found.known_at > self._clock.now().timestamp():
-            for name in ("settleAmt", "settleCurrencyCode", "settleDate", "traceNo", "traceTime"):
-                del fields[name]
+            fields = {name: fields[name] for name in fields if name not in _SETTLED}
             return {**fields, "origRespCode": "05", "origRespMsg": MESSAGES["05"]}
         code = found.response_code
         return {**fields, "origRespCode": code, "origRespMsg": MESSAGES.get(code, code)}
@@ -196,7 +226,6 @@ class UnionpayGateway:
         return ""
 
     def _new(self, sent: Mapping[str, str], verdict: Verdict) -> NewTransaction:
-        slow = verdict.at_once != verdict.finally_
         return NewTransaction(
             merchant_id=sent["merId"],
             order_id=sent["orderId"],
@@ -206,34 +235,9 @@ class UnionpayGateway:
             amount_minor=int(sent["txnAmt"]),
             currency_number=sent["currencyCode"],
             account_masked=masked(sent["accNo"]) if sent.get("accNo") else "",
+            answer_code=verdict.at_once,
             response_code=verdict.finally_,
-            known_after_seconds=self._processing_seconds if slow else 0.0,
-        )
-
-    def _notice(self, db: sqlite3.Connection, processed: Processed, url: str) -> Notice | None:
-        """Write the notification; only what succeeded is notified."""
-        transaction = processed.transaction
-        unwanted = not url or url == NO_NOTIFICATION_URL
-        if transaction is None or unwanted or transaction.response_code != APPROVED:
-            return None
-        fields = {
-            "version": "5.1.0",
-            "encoding": "UTF-8",
-            "signMethod": "01",
-            "bizType": "000301",
-            "accessType": "0",
-            "merId": transaction.merchant_id,
-            **result_fields(transaction),
-            "respCode": APPROVED,
-            "respMsg": f"{MESSAGES[APPROVED]}[0000000]",
-        }
-        return write_notice(
-            db,
-            party=PARTY,
-            merchant_number=transaction.merchant_id,
-            url=url,
-            fields={key: value for key, value in fields.items() if value},
-            next_at=transaction.known_at,
+            processing_seconds=self._processing_seconds,
         )
 
     def _answer(
@@ -251,6 +255,59 @@ class UnionpayGateway:
 
     def _signed(self, fields: Mapping[str, str]) -> Fields:
         return sign(self._key, {**fields, "signPubKeyCert": self._certificate})
+
+
+def _notify(fate: Fate, transaction: Transaction, url: str, now: datetime) -> None:
+    """Owe the notification: of what succeeded, and of a refund that was accepted and then refused.
+
+    A charge that is declined is answered, never notified.
+    """
+    code = transaction.response_code
+    if not url or url == NO_NOTIFICATION_URL:
+        return
+    if code != APPROVED and transaction.kind == CONSUME:
+        return
+    right = _notice_fields(transaction, code)
+    news = News(
+        party=PARTY,
+        merchant_number=transaction.merchant_id,
+        url=url,
+        now=now.timestamp(),
+        next_at=transaction.known_at,
+        right=right,
+    )
+    if code == APPROVED:
+        other = str(wrong_amount_minor(transaction.amount_minor))
+        unknown = {
+            **right,
+            "orderId": invented(transaction.order_id),
+            "queryId": invented(transaction.query_id),
+        }
+        news = replace(
+            news,
+            older=_notice_fields(transaction, PROCESSING),
+            denied=_notice_fields(transaction, REFUSED_BY_ISSUER),
+            wrong_amount={**right, "txnAmt": other, "settleAmt": other},
+            unknown=unknown if transaction.kind == CONSUME else None,
+        )
+    owe(fate, news)
+
+
+def _notice_fields(transaction: Transaction, code: str) -> Fields:
+    """Return the notification that a transaction ended with this answer code."""
+    fields = {
+        "version": "5.1.0",
+        "encoding": "UTF-8",
+        "signMethod": "01",
+        "bizType": "000301",
+        "accessType": "0",
+        "merId": transaction.merchant_id,
+        **result_fields(transaction),
+        "respCode": code,
+        "respMsg": f"{MESSAGES[code]}[{code}00000]",
+    }
+    untold = () if code == APPROVED else _SETTLED
+    return {name: value for name, value in fields.items() if value and name not in untold}
 
 
 def acknowledged(status: int, _body: bytes) -> bool:

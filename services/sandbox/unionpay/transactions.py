@@ -7,7 +7,7 @@ remembered too: its order number is used up, as it is at the real one.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Final
@@ -15,9 +15,11 @@ from typing import Final
 import iso4217
 
 from common.money import Money
+from services.sandbox.faults.fate import Fate
+from services.sandbox.faults.plan import UNIONPAY as PARTY
+from services.sandbox.faults.plan import FaultKind
 from services.sandbox.movements import MovementKind, write_movement
 
-PARTY: Final = "unionpay"
 SHANGHAI: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
 
 CONSUME: Final = "01"
@@ -26,6 +28,9 @@ VOID: Final = "31"
 
 APPROVED: Final = "00"
 DUPLICATE: Final = "12"
+PROCESSING: Final = "05"
+REFUSED_BY_ISSUER: Final = "60"
+INSUFFICIENT_FUNDS: Final = "64"
 ORIGINAL_UNUSABLE: Final = "35"
 ORIGINAL_DIFFERS: Final = "36"
 ORIGINAL_RETURNED: Final = "45"
@@ -49,10 +54,12 @@ class NewTransaction:
     amount_minor: int
     currency_number: str
     account_masked: str = ""
+    answer_code: str = APPROVED
+    """For a charge: what the bank says at once."""
     response_code: str = APPROVED
     """For a charge: what the bank says in the end."""
-    known_after_seconds: float = 0.0
-    """For a charge: how long the bank takes to say it."""
+    processing_seconds: float
+    """How long the bank takes to say it, when it does not say it at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +120,13 @@ class Processed:
     transaction: Transaction | None = None
 
 
-def process(db: sqlite3.Connection, new: NewTransaction, now: datetime) -> Processed:
+def process(fate: Fate, new: NewTransaction, now: datetime) -> Processed:
     """Carry out a charge, refund or void, once per order number.
 
     A charge that is declined leaves a row. A refund or void that does not fit its original leaves
     none: it is refused as a message, and its number may be used again.
     """
+    db = fate.db
     if find_transaction(db, new.merchant_id, new.order_id) is not None:
         return Processed(DUPLICATE)
     original = None
@@ -127,6 +135,8 @@ def process(db: sqlite3.Connection, new: NewTransaction, now: datetime) -> Proce
         refusal = _misfit(original, new, now)
         if original is None or refusal:
             return Processed(refusal)
+    new = _fated(fate, new)
+    if original is not None and new.response_code == APPROVED:
         db.execute(
             "UPDATE unionpay_transactions SET returned_minor = returned_minor + ?"
             " WHERE transaction_number = ?",
@@ -135,7 +145,20 @@ def process(db: sqlite3.Connection, new: NewTransaction, now: datetime) -> Proce
     transaction = _insert(db, new, now)
     if new.response_code == APPROVED:
         _book(db, transaction, original, now)
-    return Processed(new.response_code, transaction)
+    return Processed(new.answer_code, transaction)
+
+
+def _fated(fate: Fate, new: NewTransaction) -> NewTransaction:
+    """Return the transaction as it is really carried out."""
+    if new.kind == CONSUME and new.response_code == APPROVED:
+        if fate.draw(FaultKind.DECLINE):
+            return replace(new, answer_code=INSUFFICIENT_FUNDS, response_code=INSUFFICIENT_FUNDS)
+        rule = fate.draw(FaultKind.WRONG_AMOUNT)
+        if rule is not None:
+            return replace(new, amount_minor=fate.other_amount(rule, new.amount_minor))
+    if new.kind == REFUND and fate.draw(FaultKind.REFUND_REFUSED):
+        return replace(new, answer_code=PROCESSING, response_code=REFUSED_BY_ISSUER)
+    return new
 
 
 def _misfit(original: Transaction | None, new: NewTransaction, now: datetime) -> str:
@@ -164,6 +187,7 @@ def _insert(db: sqlite3.Connection, new: NewTransaction, now: datetime) -> Trans
         "SELECT coalesce(max(transaction_number), 0) + 1 FROM unionpay_transactions"
     ).fetchone()
     at = now.timestamp()
+    is_slow = new.answer_code != new.response_code
     transaction = Transaction(
         transaction_number=number,
         merchant_id=new.merchant_id,
@@ -177,7 +201,7 @@ def _insert(db: sqlite3.Connection, new: NewTransaction, now: datetime) -> Trans
         account_masked=new.account_masked,
         response_code=new.response_code,
         processed_at=at,
-        known_at=at + new.known_after_seconds,
+        known_at=at + (new.processing_seconds if is_slow else 0.0),
         returned_minor=0,
     )
     db.execute(

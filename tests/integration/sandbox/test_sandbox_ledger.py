@@ -28,7 +28,7 @@ from services.sandbox.serving import Sandbox
 async def stub(sandbox: Sandbox) -> AsyncIterator[SandboxServiceStub]:
     """The sandbox's contract over plain gRPC."""
     server = grpc.aio.server()
-    add_SandboxServiceServicer_to_server(SandboxServicer(sandbox.store), server)
+    add_SandboxServiceServicer_to_server(SandboxServicer(sandbox), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -85,7 +85,7 @@ async def test_listing_goes_page_by_page(channels: Channels, stub: SandboxServic
 
 async def test_listing_refuses_a_strange_token(sandbox: Sandbox) -> None:
     with pytest.raises(PageTokenInvalidError):
-        await SandboxServicer(sandbox.store).ListMovements(
+        await SandboxServicer(sandbox).ListMovements(
             ListMovementsRequest(page_token="x"),
             None,  # type: ignore[arg-type]
         )
