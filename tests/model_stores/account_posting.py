@@ -1,0 +1,115 @@
+"""The statements of the posting path: what the lane locks, reads and writes."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any, Final
+
+from tests.model_stores.account_tables import (
+    ACCOUNT,
+    BOOK,
+    HOLD,
+    NEW_ENTRY,
+    NEW_TRANSFER,
+    TRANSFER,
+)
+from tests.model_stores.rows import Row, Shape, Values
+from tests.model_stores.statements import Rows
+from tests.model_stores.tables import by_row
+
+_LOCKED_ACCOUNT: Final = Shape(" ".join((*ACCOUNT.columns, "business_date", "now")))
+_NO_ACCOUNT: Final[Values] = dict.fromkeys(ACCOUNT.columns)
+_FATE: Final = Shape("id fate")
+_COUNT: Final = Shape("count")
+
+_TRANSFERS_END: Final = len(NEW_TRANSFER.split())
+_ENTRIES_END: Final = _TRANSFERS_END + len(NEW_ENTRY.split())
+
+
+@BOOK.model
+def lock_holds(rows: Rows, book: int, ids: list[str]) -> list[Row]:
+    if rows["business_dates"].get(book) is None:
+        return []
+    return HOLD.rows(rows["holds"].find_keys(ids, book))
+
+
+@BOOK.model
+def lock_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
+    day = rows["business_dates"].get(book)
+    if day is None:
+        return []
+    found = rows["accounts"].find_keys(ids, book) or [_NO_ACCOUNT]
+    business_date, now = day["business_date"], rows.now()
+    return [_LOCKED_ACCOUNT.row(row, business_date=business_date, now=now) for row in found]
+
+
+@BOOK.model
+def read_transfers(rows: Rows, book: int, ids: list[str], low: str, high: str) -> list[Row]:
+    found = rows["transfers"].find_keys(ids, book)
+    return TRANSFER.rows(row for row in found if low <= row["id"] <= high)
+
+
+@BOOK.model
+def read_fates(rows: Rows, book: int, ids: list[str], low: str, high: str) -> list[Row]:
+    # Those of resolutions come first: the caller lets the first word on an id win.
+    fates = [
+        _FATE.row(row, id=row["pending_id"])
+        for row in rows["resolutions"].find_keys(ids, book)
+        if low <= row["pending_id"] <= high
+    ]
+    for row in rows["transfers"].find_keys(ids, book):
+        if row["kind"] == "PENDING" and row["status"] != "REFUSED":
+            continue
+        if row["kind"] != "PENDING":
+            fate = "NOT_PENDING"
+        else:
+            fate = "REFUSED" if row["debit_account_id"] else "TOMBSTONE"
+        fates.append(_FATE.row(row, fate=fate))
+    return fates
+
+
+@BOOK.model
+def write_batch(
+    rows: Rows, book: int, now: datetime, business_date: date, *columns: list[Any]
+) -> list[Row]:
+    constants = {"book": book, "booked_at": now, "business_date": business_date}
+    transfers = columns[:_TRANSFERS_END]
+    entries = columns[_TRANSFERS_END:_ENTRIES_END]
+    folds = columns[_ENTRIES_END:]
+    kept = rows["transfers"].insert_new_columns(NEW_TRANSFER, transfers, **constants)
+    rows["entries"].insert_columns(NEW_ENTRY, entries, **constants)
+    for fold in by_row(
+        "id debits_posted_minor credits_posted_minor debits_pending_minor credits_pending_minor"
+        " version",
+        folds,
+    ):
+        account = rows["accounts"].get(book, fold["id"])
+        if account is not None:
+            rows["accounts"].update(account, **fold, updated_at=now)
+    return [_COUNT.row({"count": len(kept)})]
+
+
+@BOOK.model
+def write_holds(rows: Rows, book: int, now: datetime, *columns: list[Any]) -> None:
+    opened, lessened, ended, resolved = columns[:9], columns[9:12], columns[12], columns[13:]
+    holds = rows["holds"]
+    holds.insert_columns(" ".join(HOLD.columns), opened, book=book)
+    for change in by_row("id held_minor posted_minor", lessened):
+        hold = holds.get(book, change["id"])
+        if hold is not None:
+            holds.update(hold, **change)
+    for hold in holds.find_keys(ended, book):
+        holds.delete(hold)
+    rows["resolutions"].insert_columns(
+        "pending_id fate resolved_by posted_minor", resolved, book=book, resolved_at=now
+    )
+
+
+@BOOK.model
+def list_due_holds(rows: Rows, book: int, limit: int) -> list[Row]:
+    due = [
+        row
+        for row in rows["holds"].find(book=book)
+        if row["expires_at"] is not None and row["expires_at"] <= rows.now()
+    ]
+    return HOLD.rows(sorted(due, key=lambda row: row["expires_at"])[:limit])
