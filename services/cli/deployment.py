@@ -46,6 +46,9 @@ class Plan:
     """Ignore configured addresses: for tests that kill servers."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further environment variables of every process."""
+    files: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Variable → name and text of a file, written into the instance's folder; the variable names
+    it."""
     say: Callable[[str], None] = print
     """Told what is being done."""
 
@@ -143,7 +146,16 @@ class Deployment:
             "PAYMESH_CHANNEL_CREDENTIALS_FILE": str(folder / "credentials" / CHANNELS_FILE),
             "PAYMESH_CHANNEL_CALLBACK_URL": f"{self.edge_url}/callbacks",
             **plan.settings,
+            **self._write_files(),
         }
+
+    def _write_files(self) -> dict[str, str]:
+        written = {}
+        for variable, (name, text) in self._plan.files.items():
+            file = self.servers.folder / name
+            file.write_text(text)
+            written[variable] = str(file)
+        return written
 
     def _child(self, name: str, hosted: Sequence[str]) -> Child:
         address = self.topology.address_of(hosted[0])

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from common.embedded.postgres import PostgresMissingError
 from common.embedded.processes import ProcessStartError
 from common.embedded.rabbitmq import RabbitMissingError
 from common.embedded.valkey import ValkeyMissingError
+from services.cli.demo.faults import KillError
 
 app = typer.Typer(
     help="paymesh: a payment platform as a gRPC mesh.",
@@ -27,6 +29,7 @@ app = typer.Typer(
 
 _SET_UP_ERRORS = (
     InstanceBusyError,
+    KillError,
     ProcessStartError,
     PostgresMissingError,
     RabbitMissingError,
@@ -79,11 +82,23 @@ def demo(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first N data lines")] = None,
     topology: Annotated[Path | None, typer.Option(help="which services share a process")] = None,
+    faults: Annotated[
+        int | None, typer.Option(metavar="SEED", help="let everything go wrong, by a seed")
+    ] = None,
+    kill: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE@ORDER", help="kill -9 before the ORDERth purchase"),
+    ] = None,
 ) -> None:
     """Replay a shop's purchases through the whole platform, and prove the books."""
-    from services.cli.demo.run import run_demo
+    from services.cli.demo.run import Wishes, run_demo
 
-    _run(run_demo(input_file, limit, topology, Console()))
+    wishes = Wishes(limit=limit, seed=faults, kills=tuple(kill or ()))
+    if input_file is not None:
+        wishes = replace(wishes, input_file=input_file)
+    if topology is not None:
+        wishes = replace(wishes, topology=topology)
+    _run(run_demo(wishes, Console()))
 
 
 @app.command()

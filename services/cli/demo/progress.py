@@ -30,6 +30,12 @@ class Meter:
         self._task = task
         self._name = name
         self._said_at = monotonic()
+        self._note = ""
+
+    def note(self, words: str) -> None:
+        """Name what happened last, beside the count."""
+        self._note = words
+        self._progress.update(self._task, description=f"{self._name} ({words})")
 
     def advance(self, steps: int = 1) -> None:
         """Count some steps as done."""
@@ -37,7 +43,10 @@ class Meter:
         if not self._console.is_terminal and monotonic() - self._said_at > _LINE_EVERY_SECONDS:
             self._said_at = monotonic()
             task = self._progress.tasks[self._task]
-            self._console.print(f"  {self._name}: {task.completed:,.0f} of {task.total:,.0f}")
+            last = f" (last fault: {self._note})" if self._note else ""
+            self._console.print(
+                f"  {self._name}: {task.completed:,.0f} of {task.total:,.0f}{last}", highlight=False
+            )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,31 @@ from paymesh.type.v1 import Fact
 from rich.console import Console
 from rich.table import Table
 
+from common.errors import PaymeshError
 from common.money import Money, format_decimal
 from services.cli.audit import Findings
+from services.cli.demo.owed import webhooks_owed
 from services.cli.demo.purchases import CURRENCY
-from services.cli.demo.shop import Tally
+from services.cli.demo.tally import Tally
+from services.cli.demo.webhooks import Heard
 from services.cli.facts import list_facts, list_movements, list_unfinished
 from services.cli.operator import Operator
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What was done to the platform during the run; all zero in a quiet one."""
+
+    faults_injected: Mapping[str, int]
+    """Kind of fault → how often an outside party misbehaved so."""
+    kills: Mapping[str, int]
+    """Service or server → how often it was killed."""
+    pauses: Mapping[str, int]
+    """Service or server → how often it was stopped for some seconds."""
+    restarts: Mapping[str, int]
+    """Service, or `services` for all in turn → how often it was restarted in good order."""
+    decided_by_hand: int = 0
+    """Exceptions that two people decided."""
 
 
 @dataclass
@@ -45,10 +64,11 @@ async def make_report(
     operator: Operator,
     tally: Tally,
     merchant_id: str,
-    webhooks_received: int,
+    heard: Set[Heard],
     gross_minor: int,
     payments_per_second: float,
     findings: Findings,
+    trouble: Trouble,
 ) -> Report:
     """Ask the services for what they know, and compare it with what the shop knows."""
     orders = await list_facts(operator, "trade", "order")
@@ -68,6 +88,13 @@ async def make_report(
     stub = operator.stub(AccountServiceStub, "account")
     balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
     unfinished = await list_unfinished(operator)
+    owed = webhooks_owed(
+        orders,
+        await list_facts(operator, "trade", "refund"),
+        payments,
+        await list_facts(operator, "notify", "delivery"),
+    )
+    exceptions = await _facts_or_none(operator, "exception")
     figures: dict[str, Any] = {
         "orders": len(purchases),
         "orders_by_state": dict(Counter(values["state"] for values in purchases)),
@@ -82,15 +109,37 @@ async def make_report(
         "refunds": len(given),
         "trial_balance_difference_minor": sum(map(abs, balance.difference_minor.values())),
         "unfinished": sum(map(len, unfinished.values())),
-        "webhooks_expected": sum(tally.expected.values()),
-        "webhooks_received_unique": webhooks_received,
+        "webhooks_expected": len(owed),
+        "webhooks_received_unique": len(owed & heard),
         "payments_per_second": round(payments_per_second, 1),
         "sandbox_difference_minor": await _sandbox_difference(operator, balance),
+        "faults_injected": dict(trouble.faults_injected),
+        "kills": dict(trouble.kills),
+        "pauses": dict(trouble.pauses),
+        "restarts": dict(trouble.restarts),
+        "paid_again": tally.paid_again,
+        "refunds_again": tally.refunds_again,
+        "exceptions_by_kind": dict(Counter(f.values["kind"] for f in exceptions)),
+        "exceptions_resolved": sum(f.values["state"] == "RESOLVED" for f in exceptions),
+        "exceptions_decided_by_hand": trouble.decided_by_hand,
+        "recovered_unknown": len(await _facts_or_none(operator, "recovered")),
     }
     by_product = Counter(values["product"] for values in won)
     report = Report(figures, balance, unfinished, by_product=by_product)
     report.problems = _problems(figures, tally, gross_minor, findings, unfinished)
+    report.problems += [
+        f"webhook {kind} of {noun_id} never came"
+        for kind, noun_id in sorted((owed | tally.expected) - heard)
+    ]
     return report
+
+
+async def _facts_or_none(operator: Operator, kind: str) -> list[Fact]:
+    """Return facts of payment; none where it does not tell this kind yet."""
+    try:
+        return await list_facts(operator, "payment", kind)
+    except PaymeshError:
+        return []
 
 
 async def _merchant_balance(operator: Operator, merchant_id: str) -> int:
@@ -216,8 +265,35 @@ def print_report(report: Report, webhooks: Counter[str], console: Console) -> No
         f" {figures['webhooks_expected']:,} expected ({kinds})"
     )
     console.print(f"payments per second: {figures['payments_per_second']:,}")
+    _print_trouble(figures, console)
     unfinished = figures["unfinished"]
     console.print(f"unfinished: {unfinished or 'nothing'}")
+
+
+def _print_trouble(figures: Mapping[str, Any], console: Console) -> None:
+    for name, words in (
+        ("faults_injected", "faults of outside parties"),
+        ("kills", "kills"),
+        ("pauses", "pauses"),
+        ("restarts", "restarts"),
+        ("exceptions_by_kind", "exceptions"),
+    ):
+        counts = {what: count for what, count in figures[name].items() if count}
+        if counts:
+            listed = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+            console.print(f"{words}: {sum(counts.values()):,} ({listed})", highlight=False)
+    if figures["exceptions_resolved"]:
+        console.print(
+            f"exceptions resolved: {figures['exceptions_resolved']:,}, by two people"
+            f" {figures['exceptions_decided_by_hand']:,}, the rest by deadline"
+        )
+    if figures["recovered_unknown"]:
+        console.print(f"unknown outcomes found out: {figures['recovered_unknown']:,}")
+    if figures["paid_again"] or figures["refunds_again"]:
+        console.print(
+            f"paid again: {figures['paid_again']:,}, refunds asked for again:"
+            f" {figures['refunds_again']:,}"
+        )
 
 
 def _dollars(amount_minor: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -10,6 +11,16 @@ import orjson
 from paymesh.edge import RequestSigner
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+    retry_after_seconds: float = 0.0
+    """The pause that was asked for before a repeat; 0 when none was."""
 
 
 class RestClient:
@@ -26,10 +37,10 @@ class RestClient:
         """Close the connections."""
         await self._session.close()
 
-    async def send(
+    async def exchange(
         self, method: str, path: str, body: Mapping[str, Any] | None, idempotency_key: str
-    ) -> tuple[int, dict[str, Any]]:
-        """Send a request; return the status and the JSON of the answer.
+    ) -> Answer:
+        """Send a request once; return the answer.
 
         A connection that fails is answered as 503 with the advice to repeat under the same key,
         which is what the platform would say if it could.
@@ -41,6 +52,19 @@ class RestClient:
                 method, self._base_url + path, data=payload or None, headers=headers
             ) as response:
                 content = await response.read()
-                return response.status, orjson.loads(content) if content else {}
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return 503, {"retry": "SAME_ID", "reason": "UNAVAILABLE", "detail": repr(error)}
+                pause = response.headers.get("retry-after", "")
+                return Answer(
+                    response.status,
+                    orjson.loads(content) if content else {},
+                    float(pause) if pause.isdigit() else 0.0,
+                )
+        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
+            detail = {"retry": "SAME_ID", "reason": "UNAVAILABLE", "detail": repr(error)}
+            return Answer(503, detail)
+
+    async def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, idempotency_key: str
+    ) -> tuple[int, dict[str, Any]]:
+        """Send a request once, as `exchange`; return the status and the JSON of the answer."""
+        answer = await self.exchange(method, path, body, idempotency_key)
+        return answer.status, answer.body

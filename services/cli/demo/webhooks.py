@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from typing import Any
 
 import orjson
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
+
+Heard = tuple[str, str]
+"""A webhook's type and the id of the noun that it tells of."""
 
 
 class WebhookReceiver:
@@ -18,13 +22,15 @@ class WebhookReceiver:
         self.url = ""
         self.unique: Counter[str] = Counter()
         """Webhooks by type, each id counted once."""
+        self.heard: set[Heard] = set()
+        """What has come."""
         self.repeated = 0
         """Deliveries of an id that had come before."""
         self.refused = 0
         """Deliveries whose signature did not fit."""
         self._verifier: Webhook | None = None
         self._seen: set[str] = set()
-        self._arrived: dict[tuple[str, str], asyncio.Event] = defaultdict(asyncio.Event)
+        self._waiting: defaultdict[Heard, set[asyncio.Event]] = defaultdict(set)
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
@@ -50,27 +56,38 @@ class WebhookReceiver:
 
     async def wait_for(self, kind: str, subject: str, timeout_seconds: float) -> bool:
         """Wait until a webhook of a type has come for a noun; False when it has not in time."""
+        return await self.wait_for_any([(kind, subject)], timeout_seconds)
+
+    async def wait_for_any(self, wanted: Collection[Heard], timeout_seconds: float) -> bool:
+        """Wait until one of some webhooks has come; False when none has in time."""
+        if not self.heard.isdisjoint(wanted):
+            return True
+        arrived = asyncio.Event()
+        for one in wanted:
+            self._waiting[one].add(arrived)
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._arrived[kind, subject].wait()
+                await arrived.wait()
         except TimeoutError:
             return False
+        finally:
+            for one in wanted:
+                self._waiting[one].discard(arrived)
+                if not self._waiting[one]:
+                    del self._waiting[one]
         return True
 
-    async def wait_for_total(self, total: int, timeout_seconds: float) -> bool:
-        """Wait until so many different webhooks have come; False when they have not in time."""
+    async def wait_for_all(self, wanted: Collection[Heard], timeout_seconds: float) -> bool:
+        """Wait until all of some webhooks have come; False when they have not in time."""
+        missing = set(wanted)
         try:
             async with asyncio.timeout(timeout_seconds):
-                while self.unique.total() < total:
+                while missing := missing - self.heard:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
             return False
         return True
-
-    def has(self, kind: str, subject: str) -> bool:
-        """Say whether a webhook of a type has come for a noun."""
-        return self._arrived[kind, subject].is_set()
 
     async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -90,5 +107,8 @@ class WebhookReceiver:
             return
         self._seen.add(webhook_id)
         self.unique[body["type"]] += 1
+        heard = (body["type"], body["data"]["id"])
+        self.heard.add(heard)
         self._news.set()
-        self._arrived[body["type"], body["data"]["id"]].set()
+        for waiting in self._waiting.get(heard, ()):
+            waiting.set()
