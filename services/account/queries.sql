@@ -232,26 +232,6 @@ FROM (
 JOIN transfers t ON t.book = e.book AND t.id = e.transfer_id
 ORDER BY e.version;
 
--- name: list_transfers_of_story
--- The transfers of one story after an id, oldest first.
-SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
-       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
-       tenant_id, mode, merchant_id, actor,
-       status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
-       debit_version, credit_version
-FROM transfers
-WHERE biz_trace_id = $1 AND (booked_at, id) > ($2, $3)
-ORDER BY booked_at, id
-LIMIT $4;
-
--- name: find_story
--- The story that a transfer, or the noun that it belongs to, is part of.
-SELECT biz_trace_id
-FROM transfers
-WHERE reference_id = $1
-ORDER BY id
-LIMIT 1;
-
 -- name: list_transfers_by_id
 -- The journal in the order of ids after one, for facts.
 SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,

@@ -249,7 +249,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        return await list_story(self._parts.reading, request)
+        return await list_story(self._parts.reading, self._parts.tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -200,38 +200,6 @@ SELECT
 FROM channels
 ORDER BY code;
 
--- name: find_story
--- The story that a reference, payment, refund or channel's number belongs to.
-SELECT biz_trace_id FROM (
-    SELECT biz_trace_id FROM charges WHERE reference = $1 OR payment_id = $1
-    UNION ALL
-    SELECT biz_trace_id FROM channel_refunds
-    WHERE reference = $1 OR charge_reference = $1 OR subject_id = $1
-) AS found
-WHERE biz_trace_id <> ''
-LIMIT 1;
-
--- name: list_story
--- Everything that happened in a story, oldest first, after an instant and key.
-SELECT at, kind, noun, id, summary, reason, actor FROM (
-    SELECT at, 'state' AS kind, noun, id, from_state || ' → ' || to_state AS summary, reason, actor,
-        noun || id || to_char(version, 'FM000000') AS key
-    FROM history
-    WHERE biz_trace_id = $1
-    UNION ALL
-    SELECT received_at, 'callback', lower(kind), reference, told_state || ': ' || verdict,
-        raw_code, 'CHANNEL:' || channel, callback_id
-    FROM callbacks
-    WHERE reference IN (
-        SELECT reference FROM charges WHERE biz_trace_id = $1
-        UNION ALL
-        SELECT reference FROM channel_refunds WHERE biz_trace_id = $1
-    )
-) AS told
-ORDER BY at, key
-OFFSET $2
-LIMIT $3;
-
 -- name: list_charge_facts
 -- Charges by reference, for audits.
 SELECT reference, channel, state, currency_code, amount_minor, payment_id,

@@ -7,9 +7,7 @@ from paymesh.member.v1 import MemberStatus
 from paymesh.member.v1 import Merchant as MerchantMessage
 from paymesh.member.v1 import MerchantKey as MerchantKeyMessage
 from paymesh.member.v1 import User as UserMessage
-from paymesh.type.v1 import StoryItem
 
-from common.db.history import HistoryRow
 from services.member.domain import Card, Merchant, MerchantKey, Status, User
 
 _STATUSES = {
@@ -73,17 +71,3 @@ def card_to_proto(card: Card) -> CardMessage:
     if card.unbound_at is not None:
         message.unbound_at.FromDatetime(card.unbound_at)
     return message
-
-
-def history_to_story(row: HistoryRow) -> StoryItem:
-    """Return a change as a part of a story."""
-    before = f"{row.from_state} → " if row.from_state else ""
-    item = StoryItem(
-        service="member",
-        kind="state",
-        subject=f"{row.noun} {row.id}",
-        summary=f"{before}{row.to_state}",
-        details={"actor": row.actor, "cause": row.cause, "version": str(row.version)},
-    )
-    item.occurred_at.FromDatetime(row.at)
-    return item

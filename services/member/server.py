@@ -32,15 +32,12 @@ from paymesh.member.v1 import (
     SetMerchantStatusRequest,
     SetMerchantStatusResponse,
 )
-from paymesh.type.v1 import Fact
 
-from common.audit import require_role
 from common.context import current
-from common.errors import FieldInvalidError, NotFoundError, PermissionDeniedError
+from common.errors import NotFoundError, PermissionDeniedError
 from common.paging import PageTokens
 from services.member.convert import (
     card_to_proto,
-    history_to_story,
     key_to_proto,
     merchant_to_proto,
     status_from_proto,
@@ -51,10 +48,10 @@ from services.member.flows.bind_card import CardVault, NewCard, bind_card
 from services.member.flows.create_user import NewUser, create_user
 from services.member.flows.merchant_keys import NewKey, add_merchant_key, revoke_merchant_key
 from services.member.flows.parts import Parts, may_see
-from services.member.flows.register_merchant import OPERATOR, NewMerchant, register_merchant
+from services.member.flows.register_merchant import NewMerchant, register_merchant
 from services.member.flows.set_merchant_status import StatusChange, set_merchant_status
+from services.member.story import list_facts, list_story
 
-_FACTS_PER_PAGE = 5_000
 _REVEAL_CALLER = "channel"
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -189,38 +186,11 @@ class MemberServicer(MemberServiceServicer):
     async def ListStory(  # noqa: N802 - named by the contract
         self, request: ListStoryRequest, context: Context
     ) -> ListStoryResponse:
-        """Tell what became of the parties of a story; it fits one page."""
-        principal = current().principal
-        require_role(principal, OPERATOR)
-        store = self._parts.store
-        if request.subject_id:
-            rows = await store.list_subject(principal.tenant_id, request.subject_id)
-        else:
-            rows = await store.list_story(request.biz_trace_id)
-        return ListStoryResponse(
-            biz_trace_id=next((row.biz_trace_id for row in rows if row.biz_trace_id), ""),
-            items=[history_to_story(row) for row in rows],
-        )
+        """Tell what became of the parties of a story, or of a party."""
+        return await list_story(self._parts.store, self._tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: Context
     ) -> ListFactsResponse:
         """List what has not ended."""
-        require_role(current().principal, OPERATOR)
-        if request.kind != "unfinished":
-            raise FieldInvalidError(field="kind", rule="must be unfinished")
-        filters = {"kind": request.kind}
-        position = self._tokens.read("member.facts", request.page_token, filters)
-        limit = request.page_size or _FACTS_PER_PAGE
-        after = "" if position is None else str(position[0])
-        rows = await self._parts.store.list_unfinished(after, limit)
-        token = ""
-        if len(rows) == limit:
-            token = self._tokens.issue("member.facts", [rows[-1][0]], filters)
-        return ListFactsResponse(
-            facts=[
-                Fact(key=key, kind=request.kind, values={"noun": noun, "state": state})
-                for key, noun, state in rows
-            ],
-            next_page_token=token,
-        )
+        return await list_facts(self._parts.store, self._tokens, request)

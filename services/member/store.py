@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from common.audit import AuditEntry, add_audit
-from common.db.history import HistoryRow, add_history, list_story_history
+from common.db.history import HistoryRow, add_history
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
@@ -311,10 +311,10 @@ class MemberStore:
 
     # Stories and facts.
 
-    async def list_story(self, biz_trace_id: str) -> list[HistoryRow]:
-        """Return what became of all nouns of a story, oldest first."""
-        async with self._pool.acquire() as connection:
-            return await list_story_history(connection, biz_trace_id)
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
     async def list_subject(self, tenant_id: str, subject_id: str) -> list[HistoryRow]:
         """Return what became of the nouns that a number stands for, oldest first."""

@@ -181,19 +181,6 @@ WHERE tenant_id = $1 AND mode = $2 AND ($3 = '' OR merchant_id = $3)
     AND ($5::timestamptz IS NULL OR (created_at, id) < ($5, $6))
 ORDER BY created_at DESC, id DESC LIMIT $7;
 
--- name: find_story
--- The story that a delivery, a webhook or the noun of one belongs to.
-SELECT biz_trace_id FROM deliveries WHERE id = $1 OR subject_id = $1
-UNION ALL SELECT biz_trace_id FROM webhooks WHERE id = $1
-LIMIT 1;
-
--- name: list_story_attempts
--- Attempts of a story's deliveries, oldest first.
-SELECT a.delivery_id, a.attempt, a.http_status, a.problem, a.took_ms, a.at, d.type, d.webhook_id,
-    d.subject_id, d.endpoint_id
-FROM deliveries AS d JOIN attempts AS a ON a.delivery_id = d.id
-WHERE d.biz_trace_id = $1 ORDER BY a.at, a.delivery_id, a.attempt;
-
 -- name: list_delivery_facts
 -- Deliveries in the order of their ids, for audits.
 SELECT id, webhook_id, endpoint_id, tenant_id, mode, merchant_id, type, subject_id, state,

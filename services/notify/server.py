@@ -113,7 +113,7 @@ class NotifyServicer(NotifyServiceServicer):
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        return await list_story(self._deliveries, request)
+        return await list_story(self._deliveries, self._tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]

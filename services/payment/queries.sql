@@ -149,16 +149,3 @@ UPDATE refunds SET state = $3, version = $4, attempt = $5, source_kind = $6, fai
     raw_code = $8, business_date = $9, updated_at = $10
 WHERE id = $1 AND version = $2
 RETURNING id;
-
--- name: find_story
--- The story that an id or a channel's reference belongs to.
-SELECT biz_trace_id FROM payments WHERE id = $1 OR order_id = $1
-UNION ALL SELECT biz_trace_id FROM refunds WHERE id = $1
-UNION ALL SELECT p.biz_trace_id FROM attempts a JOIN payments p ON p.id = a.payment_id
-WHERE a.reference = $1
-LIMIT 1;
-
--- name: list_story_payments
--- Payments of a story with the decisions that were taken for them.
-SELECT id, product, channel, channel_reason, risk_verdict, risk_rules, attempt, created_at
-FROM payments WHERE biz_trace_id = $1 ORDER BY created_at, id;

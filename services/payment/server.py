@@ -101,7 +101,7 @@ class PaymentServicer(PaymentServiceServicer):
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        return await list_story(self._parts.store, request)
+        return await list_story(self._parts.store, self._tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: grpc.aio.ServicerContext[Any, Any]

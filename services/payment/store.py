@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from common.context import CallContext
-from common.db.history import HistoryRow, add_history, list_story_history
+from common.db.history import HistoryRow, add_history
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
@@ -318,17 +318,10 @@ class PaymentStore:
         async with self._pool.acquire() as connection:
             return list(await connection.fetch(_SQL[query], after, limit))
 
-    async def find_story(self, subject_id: str) -> str:
-        """Return the story that an id or reference belongs to; empty when there is none."""
-        async with self._pool.acquire() as connection:
-            return await connection.fetchval(_SQL["find_story"], subject_id) or ""
-
-    async def list_story(self, biz_trace_id: str) -> tuple[list[HistoryRow], list[Record]]:
-        """Return the state changes of a story, and the story's payments."""
-        async with self._pool.acquire() as connection:
-            moves = await list_story_history(connection, biz_trace_id)
-            payments = await connection.fetch(_SQL["list_story_payments"], biz_trace_id)
-        return moves, list(payments)
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
 
 def _job_of(change: Change, run_at: datetime) -> NewJob:

@@ -67,28 +67,6 @@ DELETE FROM resolutions_waiting AS waiting
 USING unnest($1::text[], $2::boolean[]) AS told (action_id, confirmed)
 WHERE waiting.action_id = told.action_id AND waiting.confirmed = told.confirmed;
 
--- name: find_story
--- The story that an action belongs to.
-SELECT biz_trace_id FROM decisions WHERE action_id = $1;
-
--- name: list_story
--- Verdicts and resolutions of a story, oldest first.
-SELECT at, kind, subject, summary, detail, actor FROM (
-    SELECT decided_at AS at, 'decision' AS kind, action_id AS subject,
-        action || ': ' || verdict AS summary,
-        rules || CASE WHEN degraded THEN ' (degraded)' ELSE '' END AS detail, actor
-    FROM decisions
-    WHERE biz_trace_id = $1
-    UNION ALL
-    SELECT created_at, 'state', action_id,
-        CASE WHEN confirmed THEN 'RESERVED → CONFIRMED' ELSE 'RESERVED → RELEASED' END, cause, ''
-    FROM resolutions
-    WHERE action_id IN (SELECT action_id FROM decisions WHERE biz_trace_id = $1)
-) AS told
-ORDER BY at, subject, kind
-OFFSET $2
-LIMIT $3;
-
 -- name: list_decision_facts
 -- Decisions by action, for audits.
 SELECT action_id AS key, action, product, verdict, rules, rules_version, currency_code,

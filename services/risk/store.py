@@ -142,15 +142,10 @@ class RiskStore:
 
     # Audits.
 
-    async def find_story(self, action_id: str) -> str:
-        """Return the story that an action belongs to; empty when there is none."""
-        async with self._pool.acquire() as connection:
-            return await connection.fetchval(_SQL["find_story"], action_id) or ""
-
-    async def list_story(self, biz_trace_id: str, offset: int, limit: int) -> list[Record]:
-        """Return a page of what happened in a story, oldest first."""
-        async with self._pool.acquire() as connection:
-            return await connection.fetch(_SQL["list_story"], biz_trace_id, offset, limit)
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
     async def list_facts(self, kind: str, after: str, limit: int) -> list[Record]:
         """Return a page of one kind of facts, behind a key; `kind` is a key of FACT_QUERIES."""

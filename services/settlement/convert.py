@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.settlement.v1 import ClearingTotal as ClearingTotalMessage
 from paymesh.settlement.v1 import FeePlan as FeePlanMessage
-from paymesh.type.v1 import StoryItem
 
-from common.db.types import Record
 from services.settlement.domain import ClearingTotal, FeePlan
 
 
@@ -34,18 +31,4 @@ def total_to_proto(total: ClearingTotal) -> ClearingTotalMessage:
         refunded_minor=total.refunded_minor,
         fees_minor=total.fees_minor,
         net_minor=total.net_minor,
-    )
-
-
-def story_item(row: Record) -> StoryItem:
-    """Return one row of a story."""
-    occurred_at = Timestamp()
-    occurred_at.FromDatetime(row["at"])
-    return StoryItem(
-        occurred_at=occurred_at,
-        service="settlement",
-        kind=row["kind"],
-        subject=row["subject"],
-        summary=row["summary"],
-        details=row["details"],
     )

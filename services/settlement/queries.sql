@@ -90,31 +90,6 @@ WHERE merchant_id = $1 AND tenant_id = $2 AND mode = $3 AND business_date BETWEE
 GROUP BY business_date, currency_code
 ORDER BY business_date, currency_code;
 
--- name: find_story
--- The story that an entry, payment, refund or order belongs to.
-SELECT biz_trace_id FROM (
-    SELECT biz_trace_id, tenant_id, mode FROM clearing_entries WHERE id = $1
-    UNION ALL
-    SELECT biz_trace_id, tenant_id, mode FROM clearing_entries WHERE subject_id = $1
-) AS found
-WHERE tenant_id = $2 AND mode = $3
-LIMIT 1;
-
--- name: list_story
--- Entries of one story, oldest first, from a place on.
-SELECT at, kind, subject, summary, details, place FROM (
-    SELECT created_at AS at, 'posting' AS kind, 'clearing_entry ' || id AS subject,
-        CASE kind WHEN 'PAYMENT' THEN 'cleared ' ELSE 'cleared back ' END || subject_id AS summary,
-        jsonb_build_object('gross_minor', gross_minor::text, 'fee_minor', fee_minor::text,
-            'net_minor', net_minor::text, 'currency_code', currency_code,
-            'business_date', business_date::text) AS details,
-        to_char(created_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') || ' ' || id AS place
-    FROM clearing_entries WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-) AS story
-WHERE place COLLATE "C" > $2
-ORDER BY place COLLATE "C"
-LIMIT $3;
-
 -- name: list_entry_facts
 -- Entries in the order of their payment or refund, for audits.
 SELECT subject_id AS key, jsonb_build_object('id', id, 'kind', kind, 'payment_id', payment_id,

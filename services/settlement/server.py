@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 import grpc.aio
 from paymesh.settlement.v1 import (
@@ -19,7 +19,6 @@ from paymesh.settlement.v1 import (
     PutFeePlanResponse,
     SettlementServiceServicer,
 )
-from paymesh.type.v1 import Fact
 
 from common.clock import Clock
 from common.context import ActorType, current
@@ -29,17 +28,14 @@ from services.settlement.config import SettlementSettings
 from services.settlement.convert import (
     fee_plan_from_proto,
     fee_plan_to_proto,
-    story_item,
     total_to_proto,
 )
 from services.settlement.domain import FeePlan
 from services.settlement.flows.put_fee_plan import put_fee_plan
 from services.settlement.store import SettlementStore
+from services.settlement.story import list_facts, list_story
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_STORY_PAGE: Final = 1000
-_FACTS_PAGE: Final = 5000
 
 
 class SettlementServicer(SettlementServiceServicer):
@@ -106,47 +102,13 @@ class SettlementServicer(SettlementServiceServicer):
         self, request: ListStoryRequest, context: Context
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        principal = current().principal
-        story = request.biz_trace_id or await self._store.find_story(
-            request.subject_id, principal.tenant_id, principal.mode
-        )
-        if not story:
-            return ListStoryResponse()
-        filters = {"story": story}
-        position = self._tokens.read("settlement.story", request.page_token, filters)
-        size = request.page_size or _STORY_PAGE
-        after = "" if position is None else str(position[0])
-        rows = await self._store.list_story(story, after, size + 1)
-        token = ""
-        if len(rows) > size:
-            token = self._tokens.issue("settlement.story", [rows[size - 1]["place"]], filters)
-        return ListStoryResponse(
-            biz_trace_id=story if rows or request.page_token else "",
-            items=[story_item(row) for row in rows[:size]],
-            next_page_token=token,
-        )
+        return await list_story(self._store, self._tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: Context
     ) -> ListFactsResponse:
         """List provable facts."""
-        principal = current().principal
-        filters = {"kind": request.kind, "tenant": principal.tenant_id, "mode": principal.mode}
-        position = self._tokens.read("settlement.facts", request.page_token, filters)
-        size = request.page_size or _FACTS_PAGE
-        after = "" if position is None else str(position[0])
-        rows = await self._store.list_facts(
-            request.kind, principal.tenant_id, principal.mode, after, size + 1
-        )
-        token = ""
-        if len(rows) > size:
-            token = self._tokens.issue("settlement.facts", [rows[size - 1]["key"]], filters)
-        return ListFactsResponse(
-            facts=[
-                Fact(key=row["key"], kind=request.kind, values=row["facts"]) for row in rows[:size]
-            ],
-            next_page_token=token,
-        )
+        return await list_facts(self._store, self._tokens, request)
 
 
 def _date(text: str, field: str) -> date:

@@ -12,12 +12,13 @@ from common.context import CallContext
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
-from common.errors import FieldInvalidError, IdConflictError, VersionConflictError
+from common.errors import IdConflictError, VersionConflictError
 from services.settlement.domain import ClearingEntry, ClearingKind, ClearingTotal, FeePlan
 from services.settlement.errors import ClearingMismatchError
 
 _SQL: Final = load_queries("services.settlement")
-_FACTS: Final = {"clearing_entry": "list_entry_facts", "unfinished": "list_unfinished"}
+FACT_QUERIES: Final = {"clearing_entry": "list_entry_facts", "unfinished": "list_unfinished"}
+"""Kinds of facts, and the queries that list them."""
 
 _read_columns: Final = attrgetter(
     "id",
@@ -155,25 +156,17 @@ class SettlementStore:
             )
         return [ClearingTotal(*row) for row in rows]
 
-    async def find_story(self, subject_id: str, tenant_id: str, mode: str) -> str:
-        """Return the story of an entry, payment or refund; empty when it is not known."""
-        async with self._pool.acquire() as connection:
-            found = await connection.fetchval(_SQL["find_story"], subject_id, tenant_id, mode)
-        return found or ""
-
-    async def list_story(self, biz_trace_id: str, after: str, limit: int) -> Sequence[Record]:
-        """Return the story after a place: at, kind, subject, summary, details, place."""
-        async with self._pool.acquire() as connection:
-            return await connection.fetch(_SQL["list_story"], biz_trace_id, after, limit)
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
     async def list_facts(
         self, kind: str, tenant_id: str, mode: str, after: str, limit: int
     ) -> Sequence[Record]:
-        """Return facts whose keys come after one (key, facts); raises FieldInvalidError."""
-        if kind not in _FACTS:
-            raise FieldInvalidError(field="kind", rule=f"must be one of {', '.join(_FACTS)}")
+        """Return facts whose keys come after one: key, facts."""
         async with self._pool.acquire() as connection:
-            return await connection.fetch(_SQL[_FACTS[kind]], tenant_id, mode, after, limit)
+            return await connection.fetch(_SQL[FACT_QUERIES[kind]], tenant_id, mode, after, limit)
 
 
 def _plan(row: Record) -> FeePlan:

@@ -249,43 +249,6 @@ ON CONFLICT (tenant_id, mode) DO UPDATE SET
     business_date = excluded.business_date, updated_at = excluded.updated_at
 WHERE kept.business_date < excluded.business_date;
 
--- name: find_story
--- The story that an id or a merchant's number belongs to.
-SELECT biz_trace_id FROM (
-    SELECT biz_trace_id, tenant_id, mode FROM orders WHERE id = $1
-    UNION ALL
-    SELECT biz_trace_id, tenant_id, mode FROM refunds WHERE id = $1
-    UNION ALL
-    SELECT biz_trace_id, tenant_id, mode FROM orders WHERE tenant_id = $2 AND mode = $3
-        AND merchant_order_no = $1
-    UNION ALL
-    SELECT biz_trace_id, tenant_id, mode FROM refunds WHERE tenant_id = $2 AND mode = $3
-        AND merchant_refund_no = $1
-) AS found
-WHERE tenant_id = $2 AND mode = $3
-LIMIT 1;
-
--- name: list_story
--- Changes of states and events of one story, oldest first, from a place on.
-SELECT at, kind, subject, summary, details, place FROM (
-    SELECT at, 'state' AS kind, noun || ' ' || id AS subject,
-        CASE WHEN from_state = '' THEN to_state ELSE from_state || ' → ' || to_state END AS summary,
-        jsonb_build_object('actor', actor, 'reason', reason, 'cause', cause,
-            'version', version::text) AS details,
-        to_char(at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') || ' ' || id || ' '
-            || lpad(version::text, 6, '0') AS place
-    FROM history WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-    UNION ALL
-    SELECT recorded_at, 'event', type || ' ' || aggregate_id,
-        CASE WHEN published_at IS NULL THEN 'waits to be told' ELSE 'told' END,
-        jsonb_build_object('event_id', event_id),
-        to_char(recorded_at AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS') || ' ' || event_id
-    FROM outbox WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-) AS story
-WHERE place COLLATE "C" > $2
-ORDER BY place COLLATE "C"
-LIMIT $3;
-
 -- name: list_order_facts
 -- Orders in the order of their ids, for audits.
 SELECT id AS key, jsonb_build_object('state', state, 'type', type, 'merchant_id', merchant_id,

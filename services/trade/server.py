@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import grpc.aio
-from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.trade.v1 import (
     ClaimOrderRequest,
     ClaimOrderResponse,
@@ -27,10 +26,8 @@ from paymesh.trade.v1 import (
     ListStoryResponse,
     TradeServiceServicer,
 )
-from paymesh.type.v1 import Fact, StoryItem
 
 from common.context import current
-from common.db.types import Record
 from common.errors import NotFoundError
 from common.paging import PageTokens, page_size_of
 from services.trade.convert import new_order_from_proto, order_to_proto, refund_to_proto
@@ -39,20 +36,18 @@ from services.trade.flows.close_order import close_order
 from services.trade.flows.create_order import create_order
 from services.trade.flows.create_refund import NewRefund, create_refund
 from services.trade.flows.parts import Parts, may_see, visible_order
-from services.trade.store.story import StoryStore
+from services.trade.store.facts import FactStore
+from services.trade.story import list_facts, list_story
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-_STORY_PAGE: Final = 1000
-_FACTS_PAGE: Final = 5000
 
 
 class TradeServicer(TradeServiceServicer):
     """`paymesh.trade.v1.TradeService`."""
 
-    def __init__(self, parts: Parts, stories: StoryStore, tokens: PageTokens) -> None:
+    def __init__(self, parts: Parts, facts: FactStore, tokens: PageTokens) -> None:
         self._parts = parts
-        self._stories = stories
+        self._facts = facts
         self._tokens = tokens
 
     async def CreateOrder(  # noqa: N802 - named by the contract
@@ -139,57 +134,10 @@ class TradeServicer(TradeServiceServicer):
         self, request: ListStoryRequest, context: Context
     ) -> ListStoryResponse:
         """Tell this service's part of a story."""
-        principal = current().principal
-        story = request.biz_trace_id or await self._stories.find_story(
-            request.subject_id, principal.tenant_id, principal.mode
-        )
-        if not story:
-            return ListStoryResponse()
-        filters = {"story": story}
-        position = self._tokens.read("trade.story", request.page_token, filters)
-        size = request.page_size or _STORY_PAGE
-        after = "" if position is None else str(position[0])
-        rows = await self._stories.list_story(story, after, size + 1)
-        token = ""
-        if len(rows) > size:
-            token = self._tokens.issue("trade.story", [rows[size - 1]["place"]], filters)
-        return ListStoryResponse(
-            biz_trace_id=story if rows or request.page_token else "",
-            items=[_story_item(row) for row in rows[:size]],
-            next_page_token=token,
-        )
+        return await list_story(self._facts, self._tokens, request)
 
     async def ListFacts(  # noqa: N802 - named by the contract
         self, request: ListFactsRequest, context: Context
     ) -> ListFactsResponse:
         """List provable facts."""
-        principal = current().principal
-        filters = {"kind": request.kind, "tenant": principal.tenant_id, "mode": principal.mode}
-        position = self._tokens.read("trade.facts", request.page_token, filters)
-        size = request.page_size or _FACTS_PAGE
-        after = "" if position is None else str(position[0])
-        rows = await self._stories.list_facts(
-            request.kind, principal.tenant_id, principal.mode, after, size + 1
-        )
-        token = ""
-        if len(rows) > size:
-            token = self._tokens.issue("trade.facts", [rows[size - 1]["key"]], filters)
-        return ListFactsResponse(
-            facts=[
-                Fact(key=row["key"], kind=request.kind, values=row["facts"]) for row in rows[:size]
-            ],
-            next_page_token=token,
-        )
-
-
-def _story_item(row: Record) -> StoryItem:
-    occurred_at = Timestamp()
-    occurred_at.FromDatetime(row["at"])
-    return StoryItem(
-        occurred_at=occurred_at,
-        service="trade",
-        kind=row["kind"],
-        subject=row["subject"],
-        summary=row["summary"],
-        details=row["details"],
-    )
+        return await list_facts(self._facts, self._tokens, request)

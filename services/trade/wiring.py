@@ -23,9 +23,9 @@ from services.trade.flows.parts import OrderLanes, Parts
 from services.trade.peers import Peers
 from services.trade.rounds import run_rounds
 from services.trade.server import TradeServicer
+from services.trade.store.facts import FactStore
 from services.trade.store.orders import OrderStore
 from services.trade.store.refunds import RefundStore
-from services.trade.store.story import StoryStore
 from services.trade.wallets import Wallets
 
 NAME: Final = "trade"
@@ -65,7 +65,7 @@ async def wire(kit: Kit) -> Service:
         handler=PaymentNews(orders, refunds, outbox).handle,
     )
     poll = settings.expiry_poll_seconds
-    servicer = TradeServicer(parts, StoryStore(pool), PageTokens(kit.settings.page_token_key))
+    servicer = TradeServicer(parts, FactStore(pool), PageTokens(kit.settings.page_token_key))
 
     async def flush() -> None:
         await relay.flush()

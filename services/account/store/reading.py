@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from common.db.pool import Pool
 from services.account.domain.transfers import Hold, StoredTransfer
 from services.account.store.rows import QUERIES, hold_from, transfer_from
-
-EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-"""Where the first page of a story begins."""
 
 _FINDINGS = (
     ("find_unbalanced", "debits and credits differ"),
@@ -95,21 +92,10 @@ class ReadingStore:
             )
         return [StatementLine(*row) for row in rows]
 
-    async def list_transfers_of_story(
-        self, biz_trace_id: str, *, after: tuple[datetime, str] = (EARLIEST, ""), limit: int = 1000
-    ) -> list[StoredTransfer]:
-        """Read the transfers of a story behind one (its `booked_at` and id), oldest first."""
-        async with self._pool.acquire() as connection:
-            rows = await connection.fetch(
-                QUERIES["list_transfers_of_story"], biz_trace_id, *after, limit
-            )
-        return [transfer_from(row) for row in rows]
-
-    async def find_story(self, reference_id: str) -> str | None:
-        """Return the story of the noun that transfers belong to, or None."""
-        async with self._pool.acquire() as connection:
-            found = await connection.fetchval(QUERIES["find_story"], reference_id)
-        return None if found is None else str(found)
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
     async def list_transfers(
         self, book: int, *, after_id: str = "", limit: int = 1000

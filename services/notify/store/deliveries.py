@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from common.db.history import HistoryRow, add_history, list_story_history
+from common.db.history import HistoryRow, add_history
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
@@ -225,19 +225,12 @@ class DeliveryStore:
             )
         return [delivery_from(row) for row in rows]
 
-    # Stories and facts.
+    # Facts.
 
-    async def find_story(self, subject_id: str) -> str:
-        """Return the story that an id belongs to; empty when none is known."""
-        async with self._pool.acquire() as connection:
-            return await connection.fetchval(_SQL["find_story"], subject_id) or ""
-
-    async def list_story(self, biz_trace_id: str) -> tuple[list[HistoryRow], list[Record]]:
-        """Return the state changes and the attempts of a story."""
-        async with self._pool.acquire() as connection:
-            moves = await list_story_history(connection, biz_trace_id)
-            attempts = await connection.fetch(_SQL["list_story_attempts"], biz_trace_id)
-        return moves, attempts
+    @property
+    def pool(self) -> Pool:
+        """Connections to the schema, for what all services tell alike (common.story)."""
+        return self._pool
 
     async def list_rows(self, query: str, after: str, limit: int) -> list[Record]:
         """Return rows of a query of facts in the order of their ids, behind `after`."""

@@ -6,8 +6,10 @@ import asyncio
 from datetime import date, timedelta
 
 import pytest
+from paymesh.account.v1 import ListStoryRequest
 
 from common.clock import SystemClock
+from common.context import ActorType, CallContext, Principal, bound
 from common.errors import (
     AmountOutOfRangeError,
     CurrencyUnknownError,
@@ -19,6 +21,7 @@ from common.errors import (
     VersionConflictError,
 )
 from common.ids import IdFactory, derive
+from common.paging import PageTokens
 from services.account.config import AccountSettings
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
 from services.account.domain.bookings import expiry_of
@@ -36,6 +39,7 @@ from services.account.flows.change_account import (
 )
 from services.account.flows.expire_holds import expire_holds
 from services.account.store.partitions import bounds_of, month_after, month_of
+from services.account.story import list_story
 from tests.integration.account.conftest import LedgerKit, NewKit
 
 IDS = IdFactory(SystemClock())
@@ -400,14 +404,16 @@ async def test_reading_a_story_and_the_trial_balance_finds_what_was_booked(kit: 
         for _ in range(3)
     ]
     await kit.ledger.post(orders)
-    found = await kit.reading.list_transfers_of_story("one-story", limit=2)
-    last = found[-1]
-    found += await kit.reading.list_transfers_of_story(
-        "one-story", after=(last.booked_at, last.transfer.id)
-    )
-    assert [one.transfer for one in found] == sorted(orders, key=lambda order: order.id)
-    assert await kit.reading.find_story("pay_x") == "one-story"
-    assert await kit.reading.find_story("pay_y") is None
+    for request in (
+        ListStoryRequest(biz_trace_id="one-story"),
+        ListStoryRequest(subject_id="pay_x"),
+        ListStoryRequest(subject_id=orders[0].id),
+    ):
+        with bound(CallContext(principal=Principal("story-tenant", actor_type=ActorType.OPERATOR))):
+            story = await list_story(kit.reading, PageTokens("secret"), request)
+        postings = [item for item in story.items if item.kind == "posting"]
+        assert {item.subject for item in postings} == {f"transfer {one.id}" for one in orders}
+        assert story.biz_trace_id == "one-story"
     lines = await kit.reading.sum_accounts("story-tenant", "LIVE")
     assert [(x.kind, x.debits_posted_minor, x.credits_posted_minor) for x in lines] == [
         ("channel_receivable", 15, 0),

@@ -219,6 +219,7 @@ async def test_telling_a_story_shows_states_and_attempts(kit: Kit, receiver: Rec
     assert all(story == told[0] for story in told)
     assert told[0].biz_trace_id == event.biz_trace_id
     assert [item.summary for item in told[0].items] == [
+        "order.completed is to be sent",
         "PENDING",
         "order.completed attempt 1: HTTP 204",
         "PENDING → DELIVERED",
