@@ -235,7 +235,11 @@ class Catalogue:
             row.adapter, row.code, {**secrets, **config}, transport, self._clock
         )
         guard = Guard(
-            adapter, clock=self._clock, hooks=self._hooks, timeout_seconds=row.timeout_seconds
+            adapter,
+            clock=self._clock,
+            hooks=self._hooks,
+            timeout_seconds=row.timeout_seconds,
+            reserve_seconds=self._settings.outcome_reserve_seconds,
         )
         return Channel(row, guard)
 

@@ -32,5 +32,21 @@ class ChannelSettings(PaymeshSettings):
     reload_seconds: float = Field(default=3.0, gt=0)
     """How often the file and the table of channels are looked at for changes."""
 
+    outcome_reserve_seconds: float = Field(default=0.25, ge=0)
+    """What a call of a channel leaves of its caller's time, to store the outcome and to tell it
+    before the caller gives up."""
+
+    callback_question_seconds: float = Field(default=2.0, gt=0)
+    """Longest that a callback waits while its channel is asked whether it is true. Shorter than
+    what channels wait for their acknowledgement (5 s and more)."""
+
+    breaker_failures: int = Field(default=10, ge=1)
+    """So many calls of a channel in a row that it did not take or not answer open its breaker. High
+    enough that answers lost now and then, one in ten even, practically never do."""
+
+    breaker_open_seconds: float = Field(default=2.0, gt=0)
+    """How long an open breaker refuses new payments before it lets one try. A question that is
+    answered closes it earlier."""
+
     flush_items_max: int = Field(default=256, ge=1, le=5000)
     """Most charges, or pieces of news, written by one transaction."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from paymesh.channel.v1 import Channel as ChannelMessage
-from paymesh.channel.v1 import ChannelRefund as RefundMessage
 from paymesh.channel.v1 import (
+    CallbackFinding,
     ChannelRefundState,
     ChargeRequest,
     ChargeState,
+    ExamineCallbackResponse,
     RefundRequest,
 )
+from paymesh.channel.v1 import Channel as ChannelMessage
+from paymesh.channel.v1 import ChannelRefund as RefundMessage
 from paymesh.channel.v1 import Charge as ChargeMessage
 from paymesh.type.v1 import Money as MoneyMessage
 
@@ -20,6 +22,7 @@ from common.money import Money
 from services.channel.catalogue import Channel, verbs_of
 from services.channel.domain import Charge, Refund, advice_to_payer
 from services.channel.flows.charge_payer import NewCharge
+from services.channel.flows.examine_callback import Examined
 from services.channel.flows.refund_payer import NewRefund
 
 # What surely never reached the channel is, to others: a charge that failed (they choose another
@@ -64,7 +67,7 @@ def charge_to_proto(charge: Charge, *, is_unseen: bool = False) -> ChargeMessage
         channel=charge.channel,
         payment_id=charge.payment_id,
         state=ChargeState.Value(f"CHARGE_STATE_{state}"),
-        amount=_money(charge.amount),
+        amount=money_to_proto(charge.amount),
         channel_transaction_no=charge.channel_transaction_no,
         qr_content=charge.qr_content,
         redirect_url=charge.redirect_url,
@@ -74,7 +77,7 @@ def charge_to_proto(charge: Charge, *, is_unseen: bool = False) -> ChargeMessage
         version=charge.version,
     )
     if charge.received is not None:
-        message.received.CopyFrom(_money(charge.received))
+        message.received.CopyFrom(money_to_proto(charge.received))
     if charge.paid_at is not None:
         message.paid_at.CopyFrom(timestamp(charge.paid_at))
     return message
@@ -89,10 +92,18 @@ def refund_to_proto(refund: Refund, *, is_unseen: bool = False) -> RefundMessage
         channel=refund.channel,
         subject_id=refund.subject_id,
         state=ChannelRefundState.Value(f"CHANNEL_REFUND_STATE_{state}"),
-        amount=_money(refund.amount),
+        amount=money_to_proto(refund.amount),
         channel_transaction_no=refund.channel_transaction_no,
         raw_code=refund.refusal.raw_code,
         version=refund.version,
+    )
+
+
+def examined_to_proto(examined: Examined) -> ExamineCallbackResponse:
+    """Return what came of looking into a callback."""
+    return ExamineCallbackResponse(
+        finding=CallbackFinding.Value(f"CALLBACK_FINDING_{examined.finding}"),
+        detail=examined.detail,
     )
 
 
@@ -114,5 +125,6 @@ def timestamp(at: datetime) -> Timestamp:
     return message
 
 
-def _money(money: Money) -> MoneyMessage:
+def money_to_proto(money: Money) -> MoneyMessage:
+    """Return money as messages carry it."""
     return MoneyMessage(currency_code=money.currency_code, amount_minor=money.amount_minor)

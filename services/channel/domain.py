@@ -2,7 +2,9 @@
 
 News reaches us by four ways (the answer to our call, an answer to a question, a close, a callback)
 and no way is faster for ever. So news is never applied because it came last, only because the table
-of moves has it: money that was taken is a fact which no later word takes back.
+of moves has it: money that was taken is a fact which no later word takes back. And a callback
+comes over a connection that we did not open: where it denies what we asked for, or ends what is
+open without money, it is believed only after the channel said the same to our own question.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ CHARGE_MOVES: Final[Mapping[ChargeState, frozenset[ChargeState]]] = {
 REFUND_MOVES: Final[Mapping[RefundState, frozenset[RefundState]]] = {
     _R.UNKNOWN: frozenset({_R.NOT_SENT, _R.PENDING, _R.SUCCEEDED, _R.FAILED}),
     _R.NOT_SENT: frozenset({_R.UNKNOWN, _R.SUCCEEDED}),
-    _R.PENDING: frozenset({_R.SUCCEEDED, _R.FAILED}),
+    # Accepted, and not known any more: it was never carried out, and may be sent again.
+    _R.PENDING: frozenset({_R.NOT_SENT, _R.SUCCEEDED, _R.FAILED}),
     _R.FAILED: frozenset({_R.SUCCEEDED}),
     _R.SUCCEEDED: frozenset(),
 }
@@ -172,6 +175,8 @@ class Verdict(enum.StrEnum):
     """Known, or older than what is known."""
     CONTRADICTED = "CONTRADICTED"
     """It denies a fact; the fact stays, and a person has to look."""
+    DOUBTED = "DOUBTED"
+    """A callback that is not believed by itself; the answer to a question decides."""
     ORPHAN = "ORPHAN"
     """It tells of a reference that this channel was never given."""
     REPEATED = "REPEATED"
@@ -187,6 +192,8 @@ def hear_charge(charge: Charge, news: News, at: datetime) -> tuple[Charge, Verdi
     if told is ChargeState.SUCCEEDED and news.money not in (None, charge.amount):
         told = ChargeState.CONFLICTED
     if told == charge.state:
+        if told is ChargeState.CONFLICTED and news.money not in (None, charge.received):
+            return charge, Verdict.CONTRADICTED
         return _complete_charge(charge, news, at)
     if told not in CHARGE_MOVES[charge.state]:
         return charge, _judge_refused(charge.state, told)
@@ -220,10 +227,38 @@ def _complete_charge(charge: Charge, news: News, at: datetime) -> tuple[Charge, 
 
 def _judge_refused(known: ChargeState, told: ChargeState) -> Verdict:
     """A fact that is denied must be looked at; anything else is merely late."""
-    denials = {ChargeState.FAILED, ChargeState.CLOSED, ChargeState.CONFLICTED}
-    if known is ChargeState.SUCCEEDED and told in denials:
+    merely_late = {ChargeState.UNKNOWN, ChargeState.NOT_SENT, ChargeState.PENDING}
+    if known in _TAKEN and told not in merely_late:
         return Verdict.CONTRADICTED
     return Verdict.NOTHING_NEW
+
+
+_TAKEN: Final = frozenset({_C.SUCCEEDED, _C.CONFLICTED})
+_UNDECIDED: Final = frozenset({_C.UNKNOWN, _C.PENDING})
+_REFUND_UNDECIDED: Final = frozenset({_R.UNKNOWN, _R.PENDING})
+
+
+def doubts_charge(charge: Charge, news: News) -> bool:
+    """Say whether a callback's word is not enough, and the channel has to be asked.
+
+    It is not for success with other money than was asked for (or without a word of how much), and
+    not for an end without money of a charge that is open: by the one a forged or mistaken message
+    would move the books, by the other it would end an order that the payer pays.
+    """
+    told = ChargeState(news.state)
+    if told is ChargeState.SUCCEEDED:
+        return charge.state not in _TAKEN and news.money != charge.amount
+    return told in (ChargeState.FAILED, ChargeState.CLOSED) and charge.state in _UNDECIDED
+
+
+def keep_doubted_charge(charge: Charge) -> tuple[Charge, Verdict]:
+    """Return an open charge, one version on, so that others hear that it has to be asked about.
+
+    A charge that has ended is asked about no more, so there the callback denies what is known.
+    """
+    if charge.state not in _UNDECIDED:
+        return charge, Verdict.CONTRADICTED
+    return replace(charge, version=charge.version + 1), Verdict.DOUBTED
 
 
 def hear_refund(refund: Refund, news: News, at: datetime) -> tuple[Refund, Verdict]:
@@ -254,6 +289,21 @@ def hear_refund(refund: Refund, news: News, at: datetime) -> tuple[Refund, Verdi
         updated_at=at,
     )
     return after, Verdict.CHANGED
+
+
+def doubts_refund(refund: Refund, news: News) -> bool:
+    """Say whether a callback's word is not enough: a refusal of what the channel works on.
+
+    Who believed a mistaken one would give the money back by another way, too.
+    """
+    return RefundState(news.state) is RefundState.FAILED and refund.state in _REFUND_UNDECIDED
+
+
+def keep_doubted_refund(refund: Refund) -> tuple[Refund, Verdict]:
+    """Return an open refund, one version on, so that others hear that it has to be asked about."""
+    if refund.state not in _REFUND_UNDECIDED:
+        return refund, Verdict.CONTRADICTED
+    return replace(refund, version=refund.version + 1), Verdict.DOUBTED
 
 
 def charge_differs(stored: Charge, asked: Charge) -> str:
@@ -305,7 +355,8 @@ def unseen_charge_state(charge: Charge, now: datetime, request_life: timedelta) 
     if charge.state is ChargeState.PENDING:
         last = charge.expires_at or born_at + CODE_LIFE
         return ChargeState.CLOSED if now > last + request_life else ""
-    return ChargeState.FAILED if now > born_at + request_life else ""
+    # An unknown charge changed last when it was sent, which may have been for a second time.
+    return ChargeState.FAILED if now > charge.updated_at + request_life else ""
 
 
 CODE_LIFE: Final = timedelta(hours=2)

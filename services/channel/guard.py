@@ -38,6 +38,12 @@ T = TypeVar("T")
 TIMEOUT_SECONDS_DEFAULT: Final = 10.0
 """Longer than the slowest tenth of a per cent of real gateways, shorter than a payer's patience."""
 
+RESERVE_SECONDS_DEFAULT: Final = 0.25
+"""Kept of the caller's time: two commits of a busy database, and the way back."""
+
+DEADLINE: Final = "deadline"
+"""Cause of a call that was not made because its caller had no time left."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelCall:
@@ -79,7 +85,9 @@ def compare(result: ChannelResult, reference: str, money: Money | None) -> Chann
     elif result.money is not None and money is not None and result.money != money:
         same = result.money.currency_code == money.currency_code
         conflict = "money" if same else "currency_code"
-    return replace(result, state=State.CONFLICT, conflict=conflict) if conflict else result
+    if not conflict:
+        return result
+    return replace(result, state=State.CONFLICT, conflict=conflict, told_state=result.state)
 
 
 class Guard:
@@ -92,8 +100,10 @@ class Guard:
         clock: Clock,
         hooks: Sequence[Hook] = (),
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
+        reserve_seconds: float = RESERVE_SECONDS_DEFAULT,
     ) -> None:
         self._adapter = adapter
+        self._reserve_seconds = reserve_seconds
         self._clock = clock
         self._hooks = tuple(hooks)
         self._timeout_seconds = timeout_seconds
@@ -188,7 +198,7 @@ class Guard:
     ) -> ChannelResult:
         seconds = self._seconds_left()
         if seconds <= 0:
-            raise ChannelUnavailableError(channel=self.channel, cause="deadline")
+            raise ChannelUnavailableError(channel=self.channel, cause=DEADLINE)
         with attempted() as attempt:
             try:
                 async with asyncio.timeout(seconds):
@@ -213,7 +223,9 @@ class Guard:
         deadline_at = context.current().deadline_at
         if deadline_at is None:
             return self._timeout_seconds
-        return min(self._timeout_seconds, deadline_at - self._clock.monotonic())
+        # What the channel says has to be stored, and told, before the caller gives up.
+        left = deadline_at - self._clock.monotonic() - self._reserve_seconds
+        return min(self._timeout_seconds, left)
 
 
 class _Hooked:

@@ -154,19 +154,32 @@ JOIN unnest($1::text[], $2::text[]) AS asked (channel, notice_id)
 -- Keep callbacks with what they came to; a copy that came at the same moment is dropped.
 INSERT INTO callbacks (
     channel, notice_id, callback_id, kind, reference, told_state, told_currency_code,
-    told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at
+    told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at, told_transaction_no,
+    told_payment_reference, told_requested_at
 )
 SELECT
     channel, notice_id, callback_id, kind, reference, told_state, told_currency_code,
-    told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at
+    told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at, told_transaction_no,
+    told_payment_reference, told_requested_at
 FROM
     unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-    $8::bigint[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::timestamptz[])
+    $8::bigint[], $9::text[], $10::text[], $11::bytea[], $12::text[], $13::timestamptz[],
+    $14::text[], $15::text[], $16::timestamptz[])
     AS new (
         channel, notice_id, callback_id, kind, reference, told_state, told_currency_code,
-        told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at
+        told_minor, raw_code, verdict, body_digest, biz_trace_id, received_at,
+        told_transaction_no, told_payment_reference, told_requested_at
     )
-ON CONFLICT DO NOTHING;
+ON CONFLICT DO NOTHING
+RETURNING callback_id;
+
+-- name: find_kept_callback
+-- A callback that was not simply believed, by its id.
+SELECT
+    channel, callback_id, kind, reference, verdict, told_state, told_currency_code, told_minor,
+    told_transaction_no, told_payment_reference, told_requested_at, received_at
+FROM callbacks
+WHERE callback_id = $1 AND verdict IN ('ORPHAN', 'CONTRADICTED', 'DOUBTED');
 
 -- name: put_channel
 -- Write a channel as the file has it; its version grows only when something differs.
@@ -218,16 +231,14 @@ ORDER BY reference
 LIMIT $2;
 
 -- name: list_unfinished
--- What is not in an end state, or waits for a person, by key.
+-- What has not ended, by key. A conflict has, here: what becomes of the money is payment's to say,
+-- as it is of questioned callbacks.
 SELECT key, noun, state FROM (
     SELECT reference AS key, 'charge' AS noun, state
     FROM charges
-    WHERE state IN ('UNKNOWN', 'PENDING', 'CONFLICTED')
+    WHERE state IN ('UNKNOWN', 'PENDING')
     UNION ALL
     SELECT reference, 'refund', state FROM channel_refunds WHERE state IN ('UNKNOWN', 'PENDING')
-    UNION ALL
-    SELECT callback_id, 'callback', verdict FROM callbacks
-    WHERE verdict = 'CONTRADICTED' OR (verdict = 'ORPHAN' AND told_state = 'SUCCEEDED')
     UNION ALL
     SELECT event_id, 'event', 'UNPUBLISHED' FROM outbox WHERE published_at IS NULL
 ) AS found

@@ -194,6 +194,8 @@ class ChannelResult:
     """When it happened by the channel's clock, UTC."""
     conflict: str = ""
     """With CONFLICT: the field that differs (`money`, `currency_code`, `reference`)."""
+    told_state: State | None = None
+    """With CONFLICT: the state that the channel named. Only with SUCCEEDED did money move."""
 
 
 class CallbackKind(enum.StrEnum):
@@ -223,6 +225,8 @@ class Callback:
     """Our reference of the payment; for a refund, of the payment that it belongs to, if named."""
     notice_id: str
     """The same for every copy of one callback."""
+    requested_at: datetime | None = None
+    """When we sent what it tells of, if it says so: some channels cannot be asked without."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from paymesh.channel.v1 import (
     ChargeResponse,
     CloseChargeRequest,
     CloseChargeResponse,
+    ExamineCallbackRequest,
+    ExamineCallbackResponse,
     HandleCallbackRequest,
     HandleCallbackResponse,
     ListChannelsRequest,
@@ -32,12 +34,14 @@ from common.paging import PageTokens
 from services.channel.convert import (
     channel_to_proto,
     charge_to_proto,
+    examined_to_proto,
     new_charge_from_proto,
     new_refund_from_proto,
     refund_to_proto,
 )
 from services.channel.flows.charge_payer import charge_payer
 from services.channel.flows.close_charge import close_charge
+from services.channel.flows.examine_callback import examine_callback
 from services.channel.flows.parts import Parts
 from services.channel.flows.query_charge import query_charge
 from services.channel.flows.query_refund import query_refund
@@ -102,6 +106,13 @@ class ChannelServicer(ChannelServiceServicer):
         return HandleCallbackResponse(
             http_status=answer.status, content_type=answer.media_type, body=answer.body
         )
+
+    async def ExamineCallback(  # noqa: N802 - named by the contract
+        self, request: ExamineCallbackRequest, context: Context
+    ) -> ExamineCallbackResponse:
+        """Look into a questioned callback."""
+        examined = await examine_callback(self._parts, request.callback_id, current())
+        return examined_to_proto(examined)
 
     async def ListChannels(  # noqa: N802 - named by the contract
         self, request: ListChannelsRequest, context: Context

@@ -12,10 +12,12 @@ from common.events.outbox import Outbox
 from common.events.relay import Relay
 from common.paging import PageTokens
 from common.service import Background, Kit, Service
+from services.channel.breakers import Breakers
 from services.channel.catalogue import Catalogue
 from services.channel.config import ChannelSettings
 from services.channel.events import announcer
 from services.channel.flows.parts import Parts
+from services.channel.guard import Hook
 from services.channel.hooks import Measured, Traced
 from services.channel.peers import MemberCards
 from services.channel.server import ChannelServicer
@@ -35,9 +37,11 @@ async def wire(kit: Kit) -> Service:
     outbox = Outbox()
     store = ChannelStore(pool, outbox, announcer(kit.ids))
     session = open_session()
-    catalogue = Catalogue(
-        ChannelTable(pool), session, kit.clock, settings, [Traced(), Measured(kit.clock)]
-    )
+    breakers = Breakers(kit.clock, settings.breaker_failures, settings.breaker_open_seconds)
+    breakers.report()
+    # The breaker last, so that what it refuses is measured, too.
+    hooks: list[Hook] = [Traced(), Measured(kit.clock), breakers]
+    catalogue = Catalogue(ChannelTable(pool), session, kit.clock, settings, hooks)
     await catalogue.load()
     parts = Parts(
         store=store,
@@ -46,6 +50,7 @@ async def wire(kit: Kit) -> Service:
         cards=MemberCards(kit.channel(NAME, "member")),
         clock=kit.clock,
         ids=kit.ids,
+        callback_question_seconds=settings.callback_question_seconds,
     )
     tokens = PageTokens(kit.settings.page_token_key.get_secret_value())
     relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")

@@ -8,7 +8,8 @@ from typing import Final
 from common.coalescer import Coalescer, CoalescerLimits
 from common.db.failures import classify
 from services.channel.domain import Charge, ChargeState, Refund, RefundState
-from services.channel.store.movements import ChannelStore, Heard, Opened, RefundOpened, Told
+from services.channel.store.movements import ChannelStore, Opened, RefundOpened
+from services.channel.store.news import Heard, Told
 
 # Some seconds of writing: who waits longer has lost its caller.
 _QUEUE_FACTOR: Final = 32

@@ -132,6 +132,14 @@ def traced_at(fields: Mapping[str, str]) -> datetime | None:
     return at.astimezone(UTC)
 
 
+def instant_sent(fields: Mapping[str, str]) -> datetime | None:
+    """Return when a transaction was sent, which is half of its name at UnionPay."""
+    text = fields.get("txnTime", "")
+    if len(text) != 14 or not (text.isascii() and text.isdigit()):
+        return None
+    return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=SHANGHAI).astimezone(UTC)
+
+
 def currency_number(code: str) -> str:
     """Return the number of a currency: 840 for USD."""
     return f"{int(iso4217.Currency(code).number):03d}"
@@ -208,17 +216,20 @@ class UnionpayAdapter(Adapter):
         return await self._question(request.reference, request.requested_at)
 
     async def parse_callback(self, raw: RawCallback) -> Callback:
-        """Verify and read a back notification; its copies carry the same `queryId`."""
+        """Verify and read a back notification; its copies say the same of the same `queryId`."""
         fields = dict(parse_qsl(raw.body.decode(errors="replace"), keep_blank_values=True))
         if fields.get("merId") != self._config.merchant_id or not self._verified(fields):
             raise CallbackSignatureInvalidError(channel=self.channel)
         result = self._standing(fields, fields.get("respCode", ""), fields.get("respMsg", ""))
         kind = _KINDS[fields["txnType"]]
+        # One that names another amount is another callback, not a copy.
+        told = ("queryId", "respCode", "txnAmt", "currencyCode")
         return Callback(
             kind=kind,
             result=result,
             payment_reference=result.reference if kind is CallbackKind.PAYMENT else "",
-            notice_id=f"{fields.get('queryId', '')}-{fields.get('respCode', '')}",
+            notice_id="-".join(fields.get(name, "") for name in told),
+            requested_at=instant_sent(fields),
         )
 
     def _transaction(

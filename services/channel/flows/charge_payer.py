@@ -34,7 +34,7 @@ from services.channel.results import (
     DeclinedError,
     PayRequest,
 )
-from services.channel.store.movements import Told
+from services.channel.store.news import Told
 
 # The card was bound when the payment was made, and is not any more.
 _CARD_GONE = Decline(DeclineCode.CARD_INVALID, Advice.OTHER_METHOD, Blame.PAYER)

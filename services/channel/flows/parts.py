@@ -82,6 +82,8 @@ class Parts:
     cards: Cards
     clock: Clock
     ids: IdFactory
+    callback_question_seconds: float = 2.0
+    """Longest that a callback waits for the answer to a question about it."""
     charging: Sending[Charge] = field(default_factory=Sending)
     refunding: Sending[Refund] = field(default_factory=Sending)
 

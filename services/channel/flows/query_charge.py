@@ -21,7 +21,7 @@ from services.channel.results import (
     QueryRequest,
     State,
 )
-from services.channel.store.movements import Told
+from services.channel.store.news import Told
 
 
 async def query_charge(parts: Parts, reference: str, call: CallContext) -> tuple[Charge, bool]:
@@ -52,17 +52,25 @@ def is_open(charge: Charge) -> bool:
 
 
 async def ask_charge(parts: Parts, charge: Charge, call: CallContext) -> tuple[Charge, bool]:
-    """Ask and let the answer reach the row; see `query_charge`."""
+    """Ask where that is needed and let the answer reach the row; see `query_charge`."""
     if not is_open(charge):
         return charge, False
+    result = await question(parts, charge)
+    return await take_answer(parts, charge, result, "query", call)
+
+
+async def question(parts: Parts, charge: Charge) -> ChannelResult:
+    """Ask the channel how a charge stands, whatever we hold.
+
+    Raises:
+        ChannelOutcomeUnknownError: the question failed, whatever that error says of itself: the
+            charge stays as open as it was.
+    """
     guard = parts.catalogue.find(charge.channel).guard
     try:
-        result = await guard.query(question_of(charge))
+        return await guard.query(question_of(charge))
     except ChannelError as error:
-        # The question failed, whatever that error says of itself: the charge stays as open as it
-        # was.
         raise outcome_unknown(charge.channel, error.reason) from error
-    return await take_answer(parts, charge, result, "query", call)
 
 
 def question_of(charge: Charge) -> QueryRequest:
@@ -78,13 +86,18 @@ async def take_answer(
     """Let the answer to a question (or close) reach the row; see `query_charge`."""
     now = parts.clock.now()
     news = charge_news(result)
+    of_version = 0
     if result.state is State.NOT_FOUND:
+        if not is_open(charge):
+            return charge, False
         life = parts.catalogue.find(charge.channel).request_life
         state = unseen_charge_state(charge, now, life)
         if not state:
             return charge, charge.state is ChargeState.UNKNOWN
         refusal = Refusal(reason=ChannelUnavailableError.reason, raw_code=result.raw_code)
         news = News(state=state, refusal=refusal)
+        # A conclusion of ours, void when the charge has moved (or was sent again) meanwhile.
+        of_version = charge.version
     if news is None:
         return charge, False
     told = Told(
@@ -94,6 +107,7 @@ async def take_answer(
         actor=call.principal.actor,
         way=way,
         cause=call.causation_id,
+        of_version=of_version,
     )
     heard = await parts.writer.hear_charge(told)
     return heard.noun or charge, False

@@ -16,11 +16,12 @@ from services.channel.flows.parts import Parts, may_see
 from services.channel.flows.read_result import outcome_unknown, refund_news
 from services.channel.results import (
     ChannelError,
+    ChannelResult,
     ChannelUnavailableError,
     RefundRequest,
     State,
 )
-from services.channel.store.movements import Told
+from services.channel.store.news import Told
 
 
 async def query_refund(parts: Parts, reference: str, call: CallContext) -> tuple[Refund, bool]:
@@ -43,22 +44,43 @@ async def query_refund(parts: Parts, reference: str, call: CallContext) -> tuple
 async def ask_refund(
     parts: Parts, refund: Refund, charge: Charge, call: CallContext
 ) -> tuple[Refund, bool]:
-    """Ask and let the answer reach the row; see `query_refund`."""
+    """Ask where that is needed and let the answer reach the row; see `query_refund`."""
     if refund.state in REFUND_ENDED:
         return refund, refund.state is RefundState.NOT_SENT
-    channel = parts.catalogue.find(refund.channel)
+    result = await question_refund(parts, refund, charge)
+    return await take_refund_answer(parts, refund, result, call)
+
+
+async def question_refund(parts: Parts, refund: Refund, charge: Charge) -> ChannelResult:
+    """Ask the channel how a refund stands, whatever we hold.
+
+    Raises:
+        ChannelOutcomeUnknownError: the question failed; the refund stays as open as it was.
+    """
+    guard = parts.catalogue.find(refund.channel).guard
     try:
-        result = await channel.guard.query_refund(request_of(refund, charge))
+        return await guard.query_refund(request_of(refund, charge))
     except ChannelError as error:
         raise outcome_unknown(refund.channel, error.reason) from error
+
+
+async def take_refund_answer(
+    parts: Parts, refund: Refund, result: ChannelResult, call: CallContext
+) -> tuple[Refund, bool]:
+    """Let the answer to a question reach the row; see `query_refund`."""
     now = parts.clock.now()
     news = refund_news(result)
+    of_version = 0
     if result.state is State.NOT_FOUND:
-        still_open = refund.state is not RefundState.UNKNOWN
-        if still_open or now <= refund.updated_at + channel.request_life:
-            return refund, not still_open
+        if refund.state in REFUND_ENDED:
+            return refund, refund.state is RefundState.NOT_SENT
+        # As for charges: a request may be on its way for so long after it was sent, or accepted.
+        if now <= refund.updated_at + parts.catalogue.find(refund.channel).request_life:
+            return refund, refund.state is RefundState.UNKNOWN
         refusal = Refusal(reason=ChannelUnavailableError.reason, raw_code=result.raw_code)
         news = News(state=RefundState.NOT_SENT, refusal=refusal)
+        # A conclusion of ours, void when the refund has moved (or was sent again) meanwhile.
+        of_version = refund.version
     if news is None:
         return refund, False
     told = Told(
@@ -68,6 +90,7 @@ async def ask_refund(
         actor=call.principal.actor,
         way="query",
         cause=call.causation_id,
+        of_version=of_version,
     )
     refund = (await parts.writer.hear_refund(told)).noun or refund
     return refund, refund.state is RefundState.NOT_SENT
@@ -81,7 +104,7 @@ def request_of(refund: Refund, charge: Charge, notify_url: str = "") -> RefundRe
         money=refund.amount,
         payment_reference=charge.reference,
         payment_requested_at=charge.created_at,
-        payment_money=charge.amount,
+        payment_money=charge.received or charge.amount,
         payment_channel_transaction_no=charge.channel_transaction_no,
         reason=refund.words,
         notify_url=notify_url,

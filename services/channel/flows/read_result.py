@@ -22,22 +22,32 @@ from services.channel.results import (
 def charge_news(result: ChannelResult) -> News | None:
     """Return what a result says of a charge; None when it leaves the outcome open.
 
-    An answer about another reference than ours says nothing about ours.
+    An answer about another reference than ours says nothing about ours. Another amount conflicts
+    only where money moved: an unpaid code of another amount is still unpaid.
     """
-    if result.state is State.NOT_FOUND:
+    state = standing_of(result)
+    if state is None or state is State.NOT_FOUND:
         return None
-    if result.state is State.CONFLICT:
-        if result.conflict == "reference" or result.money is None:
-            return None
+    if result.state is State.CONFLICT and state is State.SUCCEEDED:
         return _news("CONFLICTED", result)
-    return _news(result.state.value, result)
+    return _news(state.value, result)
+
+
+def standing_of(result: ChannelResult) -> State | None:
+    """Return how our request stands; None for an answer about another reference."""
+    if result.state is not State.CONFLICT:
+        return result.state
+    return None if result.conflict == "reference" else result.told_state
 
 
 def refund_news(result: ChannelResult) -> News | None:
     """Return what a result says of a refund; None when it leaves the outcome open."""
-    if result.state in (State.NOT_FOUND, State.CONFLICT, State.CLOSED):
+    state = standing_of(result)
+    if state is None or state in (State.NOT_FOUND, State.CLOSED):
         return None
-    return _news(result.state.value, result)
+    if result.state is State.CONFLICT and state is State.SUCCEEDED:
+        return None  # other money than we gave back: open, until a person has looked
+    return _news(state.value, result)
 
 
 def failure_news(error: ChannelError) -> News | None:

@@ -19,7 +19,8 @@ from services.channel.flows.read_result import (
     refusal_error,
 )
 from services.channel.results import ChannelError
-from services.channel.store.movements import RefundOpened, Told
+from services.channel.store.movements import RefundOpened
+from services.channel.store.news import Told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,8 @@ async def _send(parts: Parts, refund: Refund, charge: Charge, call: CallContext)
             way="answer",
             cause=call.causation_id,
             publish=parts.refunding.is_abandoned(refund.reference),
+            # "Not sent" is said of this sending alone; what came by callback meanwhile stands.
+            of_version=refund.version if news.state == RefundState.NOT_SENT else 0,
         )
         known = (await parts.writer.hear_refund(told)).noun or refund
     if known.state is RefundState.UNKNOWN:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic
 
 from common.db.history import HistoryRow, add_history
 from common.db.pool import Pool
@@ -21,14 +21,24 @@ from common.events.outbox import Outbox
 from services.channel.domain import (
     Charge,
     ChargeState,
-    News,
     Refund,
     RefundState,
     Verdict,
     charge_differs,
-    hear_charge,
-    hear_refund,
     refund_differs,
+)
+from services.channel.store.news import (
+    CHARGES,
+    QUESTIONED,
+    REFUNDS,
+    Announce,
+    Heard,
+    Judge,
+    KeptCallback,
+    Noun,
+    Told,
+    kept_callback_from,
+    notice_columns,
 )
 from services.channel.store.rows import (
     charge_change_columns,
@@ -40,8 +50,6 @@ from services.channel.store.rows import (
 )
 
 _SQL: Final = load_queries("services.channel")
-
-Noun = TypeVar("Noun", Charge, Refund)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,47 +72,6 @@ class RefundOpened(Opened[Refund]):
     """The charge; None when there is none under that reference."""
     refundable_minor: int | None = None
     """What is left to give back, where that was too little; nothing was written then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """A verified callback, without its personal parts."""
-
-    callback_id: str
-    channel: str
-    notice_id: str
-    kind: str
-    raw_code: str
-    body_digest: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A piece of news of one reference, on its way to the row."""
-
-    reference: str
-    news: News
-    at: datetime
-    actor: str
-    way: str
-    """How we learnt it, for the history: `answer`, `query`, `close`, `callback …`."""
-    cause: str = ""
-    publish: bool = True
-    """Whether others hear of a change; not when the caller itself is waiting for it."""
-    notice: Notice | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Heard(Generic[Noun]):
-    """What a piece of news came to."""
-
-    noun: Noun | None
-    """The row after it; None when there is none under that reference."""
-    verdict: Verdict
-
-
-Announce = Callable[[Charge | Refund, Told], NewEvent]
-"""Makes the event that tells of a noun after a piece of news."""
 
 
 class ChannelStore:
@@ -190,22 +157,18 @@ class ChannelStore:
 
     async def hear_charges(self, told: Sequence[Told]) -> list[Heard[Charge]]:
         """Let news reach its charges, in the order of arrival; all in one transaction."""
-        return await self._hear(
-            told, "charge", lambda row: charge_from(row), hear_charge, charge_change_columns
-        )
+        return await self._hear(told, "charge", charge_from, CHARGES, charge_change_columns)
 
     async def hear_refunds(self, told: Sequence[Told]) -> list[Heard[Refund]]:
         """Let news reach its refunds, in the order of arrival; all in one transaction."""
-        return await self._hear(
-            told, "refund", lambda row: refund_from(row), hear_refund, refund_change_columns
-        )
+        return await self._hear(told, "refund", refund_from, REFUNDS, refund_change_columns)
 
     async def _hear(
         self,
         told: Sequence[Told],
         noun: str,
         read: Callable[[Record], Noun],
-        hear: Callable[[Noun, News, datetime], tuple[Noun, Verdict]],
+        judge: Judge[Noun],
         columns: Callable[[Sequence[Noun]], list[list[Any]]],
     ) -> list[Heard[Noun]]:
         async with self._pool.transaction() as connection:
@@ -217,31 +180,50 @@ class ChannelStore:
             answers: list[Heard[Noun]] = []
             history: list[HistoryRow] = []
             events: list[NewEvent] = []
-            notices: list[tuple[Told, Verdict, str]] = []
+            notices: list[tuple[Told, Verdict, Noun | None]] = []
             for one in told:
                 known = now.get(one.reference)
-                after, verdict = _hear_one(known, one, taken, hear)
+                after, verdict = judge.judge(known, one, taken)
                 answers.append(Heard(after, verdict))
+                is_doubted = verdict is Verdict.DOUBTED
+                if is_doubted and after == known:
+                    continue  # it comes again, when the channel was asked
                 if one.notice is not None and verdict is not Verdict.REPEATED:
-                    story = after.owner.biz_trace_id if after is not None else ""
-                    notices.append((one, verdict, story))
+                    notices.append((one, verdict, after))
                 if after is None or known is None or after == known:
                     continue
                 now[one.reference] = after
                 if verdict is Verdict.CHANGED:
                     history.append(_move(noun, known, after, one))
-                    if one.publish:
-                        events.append(self._announce(after, one))
+                if is_doubted or (verdict is Verdict.CHANGED and one.publish):
+                    events.append(self._announce.changed(after, one))
             changed = [after for key, after in now.items() if after != before[key]]
             if changed:
                 await connection.execute(_SQL[f"update_{noun}s"], *columns(changed))
             if notices:
-                await connection.execute(_SQL["insert_callbacks"], *_notice_columns(notices))
+                events += await self._keep_notices(connection, notices)
             await add_history(connection, history)
             await self._outbox.add(connection, events)
         if events:
             self._outbox.notify()
         return answers
+
+    async def _keep_notices(
+        self, connection: Connection, notices: Sequence[tuple[Told, Verdict, Noun | None]]
+    ) -> list[NewEvent]:
+        """Write callbacks; return what is to be told of those that are questioned."""
+        stories = [
+            (told, verdict, "" if noun is None else noun.owner.biz_trace_id)
+            for told, verdict, noun in notices
+        ]
+        rows = await connection.fetch(_SQL["insert_callbacks"], *notice_columns(stories))
+        # A copy that another process took at this moment was dropped, and is told there.
+        kept = {row["callback_id"] for row in rows}
+        return [
+            self._announce.questioned(noun, told, verdict)
+            for told, verdict, noun in notices
+            if verdict in QUESTIONED and told.notice and told.notice.callback_id in kept
+        ]
 
     async def _taken_notices(
         self, connection: Connection, told: Sequence[Told]
@@ -270,6 +252,12 @@ class ChannelStore:
         async with self._pool.acquire() as connection:
             rows = await connection.fetch(_SQL["find_refunds"], list(references))
         return {row["reference"]: refund_from(row) for row in rows}
+
+    async def find_callback(self, callback_id: str) -> KeptCallback | None:
+        """Return a callback that was not simply believed; None for any other."""
+        async with self._pool.acquire() as connection:
+            row = await connection.fetchrow(_SQL["find_kept_callback"], callback_id)
+        return None if row is None else kept_callback_from(row)
 
     @property
     def pool(self) -> Pool:
@@ -332,25 +320,6 @@ def _sent_again(noun: Noun, at: datetime) -> Noun:
     return again
 
 
-def _hear_one(
-    known: Noun | None,
-    one: Told,
-    taken: set[tuple[str, str]],
-    hear: Callable[[Noun, News, datetime], tuple[Noun, Verdict]],
-) -> tuple[Noun | None, Verdict]:
-    notice = one.notice
-    if notice is not None:
-        if (notice.channel, notice.notice_id) in taken:
-            return known, Verdict.REPEATED
-        taken.add((notice.channel, notice.notice_id))
-        if known is not None and known.channel != notice.channel:
-            # Our reference, but never given to this channel: none of the row's business.
-            return None, Verdict.ORPHAN
-    if known is None:
-        return None, Verdict.ORPHAN
-    return hear(known, one.news, one.at)
-
-
 def _births(
     noun: str, answers: Sequence[Opened[Charge]] | Sequence[RefundOpened]
 ) -> list[HistoryRow]:
@@ -386,29 +355,3 @@ def _move(noun: str, before: Charge | Refund, after: Charge | Refund, told: Told
         biz_trace_id=after.owner.biz_trace_id,
         at=told.at,
     )
-
-
-def _notice_columns(notices: Sequence[tuple[Told, Verdict, str]]) -> list[list[Any]]:
-    rows = []
-    for told, verdict, biz_trace_id in notices:
-        notice, money = told.notice, told.news.money
-        if notice is None:
-            continue
-        rows.append(
-            (
-                notice.channel,
-                notice.notice_id,
-                notice.callback_id,
-                notice.kind,
-                told.reference,
-                told.news.state,
-                money.currency_code if money else None,
-                money.amount_minor if money else None,
-                notice.raw_code,
-                verdict,
-                notice.body_digest,
-                biz_trace_id,
-                told.at,
-            )
-        )
-    return [list(column) for column in zip(*rows, strict=True)]

@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from outside_parties import Proxy, proxying, sandbox_settings
+from paymesh.channel.v1 import CallbackQuestioned
+from played_party import CODE, PlayedParty, played_channel
 from pydantic import SecretStr
 
 import services.channel
@@ -25,6 +27,7 @@ from common.db.pool import Pool, SessionSettings, open_pool
 from common.db.roles import prepare_schema
 from common.db.types import Record
 from common.errors import PaymeshError
+from common.events.event import event_from_bytes
 from common.events.outbox import Outbox
 from common.ids import IdFactory, channel_reference
 from common.money import Money
@@ -92,6 +95,8 @@ class ChannelKit:
     clock: ShiftedClock
     cards: CardsAtHand
     settings: ChannelSettings
+    party: PlayedParty
+    """At the other end of the channel `played_a`."""
     acknowledged: list[Acknowledgement] = field(default_factory=list)
 
     def new_reference(self, prefix: str = "att") -> str:
@@ -116,6 +121,10 @@ class ChannelKit:
     def qr(self, amount_minor: int = 1234, **changes: Any) -> NewCharge:
         """Return a charge by QR code."""
         return self._new("alipay_a", "qr_pay", amount_minor, "", changes)
+
+    def played(self, amount_minor: int = 1000, **changes: Any) -> NewCharge:
+        """Return a charge at the played party."""
+        return self._new(CODE, "quick_pay", amount_minor, "", changes)
 
     def _new(
         self, channel: str, product: str, amount_minor: int, card_id: str, changes: dict[str, Any]
@@ -170,6 +179,18 @@ class ChannelKit:
             reference,
         )
         return [row["aggregate_version"] for row in rows]
+
+    async def questioned(self, reference: str) -> list[CallbackQuestioned]:
+        """Return the callbacks about a reference that were told of as questioned, in order."""
+        rows = await self.rows(
+            "SELECT body FROM outbox WHERE type = 'channel.callback.questioned.v1' AND"
+            " aggregate_id IN (SELECT callback_id FROM callbacks WHERE reference = $1)"
+            " ORDER BY position",
+            reference,
+        )
+        return [
+            CallbackQuestioned.FromString(event_from_bytes(row["body"]).payload) for row in rows
+        ]
 
     async def verdicts(self, reference: str) -> list[str]:
         """Return what the callbacks about a reference came to."""
@@ -282,6 +303,7 @@ async def new_kit(
     text = (FOLDER / "channels.toml").read_text()
     quick = "request_life_seconds = 120\ntimeout_seconds = 1.5"
     channels_file.write_text(text.replace("request_life_seconds = 120", quick))
+    party = PlayedParty()
     async with proxying(sandbox.url) as proxy, open_session() as session:
 
         async def new() -> ChannelKit:
@@ -298,9 +320,15 @@ async def new_kit(
             store = ChannelStore(pool, Outbox(), announcer(ids))
             catalogue = Catalogue(ChannelTable(pool), session, clock, settings)
             await catalogue.load()
-            parts = Parts(store, ChannelWriter(store, 64), catalogue, cards, clock, ids)
+            catalogue._channels[CODE] = played_channel(party, clock)
+            writer = ChannelWriter(store, 64)
+            parts = Parts(
+                store, writer, catalogue, cards, clock, ids, callback_question_seconds=0.3
+            )
             servicer = ChannelServicer(parts, PageTokens("test"))
-            kit = ChannelKit(parts, pool, servicer, sandbox, proxy, session, clock, cards, settings)
+            kit = ChannelKit(
+                parts, pool, servicer, sandbox, proxy, session, clock, cards, settings, party
+            )
             kits.append(kit)
             callbacks[1].append(kit)  # type: ignore[attr-defined]
             return kit
