@@ -54,7 +54,7 @@ class ChannelNotEligibleError(PaymeshError):
 
 
 class LedgerRefusedError(PaymeshError):
-    """The ledger refused a booking that must not fail ({ledger_reason}); a person has to look."""
+    """The ledger refused to book {step}, which must not fail ({ledger_reason})."""
 
     reason = "INTERNAL"
     outcome = Outcome.UNKNOWN

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 
-from paymesh.channel.v1 import ChannelRefundChanged, ChargeChanged
+from paymesh.channel.v1 import CallbackQuestioned, ChannelRefundChanged, ChargeChanged
 from paymesh.payment.v1 import (
+    ExceptionOpened,
+    ExceptionResolved,
     PaymentFailed,
     PaymentReturned,
     PaymentSucceeded,
@@ -23,11 +25,22 @@ from common.events.event import Event, NewEvent
 from common.ids import derive
 from common.jobs.job import NewJob
 from common.jobs.jobs import Jobs
-from services.payment.convert import payment_to_proto, refund_to_proto
-from services.payment.domain.payments import Payment, Refund
-from services.payment.store import ADVANCE_PAYMENT, ADVANCE_REFUND, new_job
+from common.money import Money
+from services.payment.convert import exception_to_proto, payment_to_proto, refund_to_proto
+from services.payment.domain.exceptions import (
+    Deadlines,
+    ExceptionKind,
+    ExceptionState,
+    PaymentException,
+    exception_id,
+)
+from services.payment.domain.payments import Owner, Payment, Refund
+from services.payment.store.exceptions import ExceptionStore
+from services.payment.store.refunds import RefundStore
+from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND, new_job
 
-BINDINGS = ("channel.charge.changed.v1", "channel.refund.changed.v1")
+_QUESTIONED = "channel.callback.questioned.v1"
+BINDINGS = ("channel.charge.changed.v1", "channel.refund.changed.v1", _QUESTIONED)
 """What payment listens to."""
 
 
@@ -79,6 +92,31 @@ def refund_waiting(refund: Refund, call: CallContext, at: datetime) -> NewEvent:
     return _refund_event("payment.refund.waiting.v1", refund, body.SerializeToString(), call, at)
 
 
+class Announcements:
+    """Makes the events of exceptions."""
+
+    def exception_opened(
+        self, exception: PaymentException, call: CallContext, at: datetime
+    ) -> NewEvent:
+        """`payment.exception.opened.v1`."""
+        body = ExceptionOpened(exception=exception_to_proto(exception)).SerializeToString()
+        return _exception_event("payment.exception.opened.v1", exception, body, call, at)
+
+    def exception_resolved(
+        self, exception: PaymentException, call: CallContext, at: datetime
+    ) -> NewEvent:
+        """`payment.exception.resolved.v1`."""
+        body = ExceptionResolved(exception=exception_to_proto(exception)).SerializeToString()
+        return _exception_event("payment.exception.resolved.v1", exception, body, call, at)
+
+
+def _exception_event(
+    kind: str, exception: PaymentException, payload: bytes, call: CallContext, at: datetime
+) -> NewEvent:
+    story = exception.biz_trace_id
+    return _event(kind, exception.id, exception.version, payload, story, "", call, at)
+
+
 def _payment_event(
     kind: str, payment: Payment, payload: bytes, call: CallContext, at: datetime
 ) -> NewEvent:
@@ -119,10 +157,20 @@ def _event(
 
 
 class ChannelNews:
-    """Hears that a channel has news, and wakes the job that asks for them."""
+    """Hears what channels tell: wakes the job that asks, and opens what a person looks at."""
 
-    def __init__(self, jobs: Jobs, clock: Clock) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        exceptions: ExceptionStore,
+        refunds: RefundStore,
+        deadlines: Deadlines,
+        clock: Clock,
+    ) -> None:
         self._jobs = jobs
+        self._exceptions = exceptions
+        self._refunds = refunds
+        self._deadlines = deadlines
         self._clock = clock
 
     async def handle(
@@ -133,6 +181,9 @@ class ChannelNews:
         wanted: dict[str, list[str]] = {ADVANCE_PAYMENT: [], ADVANCE_REFUND: []}
         late: dict[tuple[str, str], NewJob] = {}
         for event in events:
+            if event.type == _QUESTIONED:
+                await self._question(connection, event, now)
+                continue
             kind, key = _subject(event)
             wanted[kind].append(key)
             # A payment that had ended has no job any more; late news needs a new one.
@@ -143,8 +194,53 @@ class ChannelNews:
         await self._jobs.add(connection, list(late.values()))
         return [self._wake]
 
+    async def _question(self, connection: Connection, event: Event, now: datetime) -> None:
+        """A truly signed callback denies what is known, or tells of what was never asked for."""
+        told = CallbackQuestioned.FromString(event.payload)
+        is_orphan = told.verdict == "ORPHAN"
+        kind = (
+            ExceptionKind.CALLBACK_UNKNOWN_REFERENCE
+            if is_orphan
+            else ExceptionKind.CALLBACK_CONTRADICTION
+        )
+        payment_id = told.subject_id if told.subject_id.startswith("pay_") else ""
+        if told.subject_id.startswith("rfd_"):
+            refund = await self._refunds.find_refund_in(connection, told.subject_id)
+            payment_id = refund.payment_id if refund else ""
+        principal = event.principal
+        exception = PaymentException(
+            id=exception_id(kind, told.callback_id, "heard"),
+            kind=kind,
+            state=ExceptionState.OPEN,
+            owner=Owner(principal.tenant_id, str(principal.mode), principal.merchant_id, ""),
+            subject_id=told.callback_id,
+            payment_id=payment_id,
+            channel=told.channel,
+            amount=_money_of(told),
+            detail=_words(told),
+            occasion="heard",
+            default_action=self._deadlines.default_action(kind, 0),
+            due_at=self._deadlines.due_at(now, 0),
+            biz_trace_id=event.biz_trace_id,
+            created_at=now,
+            updated_at=now,
+        )
+        await self._exceptions.open_in(connection, [exception], event.call("channel"), now)
+
     async def _wake(self) -> None:
         self._jobs.notify()
+
+
+def _money_of(told: CallbackQuestioned) -> Money | None:
+    if not told.HasField("money") or not told.money.currency_code:
+        return None
+    return Money(told.money.currency_code, told.money.amount_minor)
+
+
+def _words(told: CallbackQuestioned) -> str:
+    about = told.subject_id or "nothing that we asked for"
+    code = f" ({told.raw_code})" if told.raw_code else ""
+    return f"a callback tells {told.told_state or 'something'}{code} of {told.reference}: {about}"
 
 
 def _subject(event: Event) -> tuple[str, str]:

@@ -24,12 +24,15 @@ from paymesh.account.v1 import (
     TransferSpec,
 )
 from paymesh.channel.v1 import (
+    CallbackFinding,
+    ChannelRefund,
     ChannelRefundState,
     ChannelServiceStub,
     Charge,
     ChargeRequest,
     ChargeState,
     CloseChargeRequest,
+    ExamineCallbackRequest,
     QueryChargeRequest,
     QueryRefundRequest,
     RefundRequest,
@@ -64,6 +67,7 @@ from services.payment.domain.payments import (
     Assessment,
     ChargeNews,
     Failure,
+    GiveBackNews,
     Order,
     Payment,
     Route,
@@ -71,7 +75,7 @@ from services.payment.domain.payments import (
 from services.payment.domain.postings import Chain
 from services.payment.errors import ChannelNotEligibleError
 
-# Account kinds of the platform that a payment or refund touches.
+# Account kinds of the platform that a payment or refund touches, when all goes well or not.
 _PLATFORM_KINDS: Final = ("payment_transit", "refund_transit", "platform_fee", "suspense")
 
 
@@ -200,18 +204,24 @@ class Peers:
             ResolveReservationRequest(action_id=payment_id, confirmed=False)
         )
 
-    async def open_platform_accounts(self, payment: Payment) -> None:
-        """Open the platform's accounts that a payment needs; a no-op after the first time."""
+    async def open_platform_accounts(
+        self, payment: Payment, currency_code: str = "", *more_kinds: str
+    ) -> None:
+        """Open the platform's accounts that a payment needs; a no-op after the first time.
+
+        They are in the payment's own currency, unless another one came in.
+        """
         specs = []
         owner = payment.owner
-        wanted = [(PLATFORM_OWNER, kind) for kind in _PLATFORM_KINDS]
+        currency = currency_code or payment.amount.currency_code
+        wanted = [(PLATFORM_OWNER, kind) for kind in (*_PLATFORM_KINDS, *more_kinds)]
         if payment.channel and not payment.is_internal:
             wanted.append((payment.channel, "channel_receivable"))
         for owner_id, kind in wanted:
             account_id = account_id_for(
                 owner_id,
                 kind,
-                payment.amount.currency_code,
+                currency,
                 tenant_id=owner.tenant_id,
                 mode=owner.mode,
             )
@@ -221,7 +231,7 @@ class Peers:
                         id=account_id,
                         owner_id=owner_id,
                         kind=kind,
-                        currency_code=payment.amount.currency_code,
+                        currency_code=currency,
                     )
                 )
         if specs:
@@ -311,15 +321,17 @@ class Peers:
             raise
         return charge_news(answer.charge)
 
-    async def refund(self, payment: Payment, noun_id: str, amount: Money, words: str) -> str:
-        """Ask the channel to give money back; return the name of a `ChannelRefundState`.
+    async def refund(
+        self, payment: Payment, noun_id: str, amount: Money, words: str, attempt: int = 1
+    ) -> GiveBackNews:
+        """Ask the channel to give money back; a repeat of an attempt never executes twice.
 
         A refusal is FAILED; anything doubtful is UNKNOWN.
         """
         try:
             answer = await self._channel.Refund(
                 RefundRequest(
-                    reference=refund_reference(noun_id),
+                    reference=refund_reference(noun_id, attempt),
                     charge_reference=channel_reference(payment.attempt_id),
                     amount=_money(amount),
                     reason=words,
@@ -328,21 +340,31 @@ class Peers:
             )
         except PaymeshError as error:
             if reason_of(error) in {"DECLINED", "CHANNEL_INVALID"}:
-                return "FAILED"
-            return "UNKNOWN"
-        return _refund_state(answer.refund.state)
+                return GiveBackNews("FAILED", error.metadata.get("raw_code", ""))
+            return GiveBackNews("UNKNOWN")
+        return _give_back_news(answer.refund)
 
-    async def query_refund(self, noun_id: str) -> str:
-        """Ask the channel what became of a refund; return the name of a `ChannelRefundState`."""
+    async def query_refund(self, noun_id: str, attempt: int = 1) -> GiveBackNews:
+        """Ask the channel what became of an attempt to give money back."""
         try:
             answer = await self._channel.QueryRefund(
-                QueryRefundRequest(reference=refund_reference(noun_id))
+                QueryRefundRequest(reference=refund_reference(noun_id, attempt))
             )
         except PaymeshError as error:
-            if reason_of(error) == "NOT_FOUND":
-                return "NOT_FOUND"
-            return "UNKNOWN"
-        return _refund_state(answer.refund.state)
+            return GiveBackNews("NOT_FOUND" if reason_of(error) == "NOT_FOUND" else "UNKNOWN")
+        return _give_back_news(answer.refund)
+
+    async def examine_callback(self, callback_id: str) -> tuple[str, str]:
+        """Let the channel be asked about a questioned callback.
+
+        Returns the name of a `CallbackFinding` without its prefix, and the channel's answer in
+        words. Raises PaymeshError when nobody answers.
+        """
+        answer = await self._channel.ExamineCallback(
+            ExamineCallbackRequest(callback_id=callback_id)
+        )
+        finding = CallbackFinding.Name(answer.finding).removeprefix("CALLBACK_FINDING_")
+        return finding, answer.detail
 
 
 def _nothing_begun(target: str) -> UnavailableError:
@@ -350,25 +372,30 @@ def _nothing_begun(target: str) -> UnavailableError:
     return UnavailableError(target=target, outcome=Outcome.NOT_EXECUTED, retry=Retry.SAME_ID)
 
 
-def refund_reference(noun_id: str) -> str:
-    """Return our reference at the channel for giving back `noun_id` (a refund, or a payment)."""
-    return channel_reference(derive("rch", noun_id, "channel"))
+def refund_reference(noun_id: str, attempt: int = 1) -> str:
+    """Return our reference at the channel for giving back `noun_id` (a refund, or a payment).
+
+    Each attempt has its own: what a channel has refused under one reference stays refused.
+    """
+    again = (attempt,) if attempt > 1 else ()
+    return channel_reference(derive("rch", noun_id, "channel", *again))
 
 
 class AccountNames:
-    """(owner, kind) → account id, in one payment's tenant, mode and currency."""
+    """(owner, kind) → account id, in one payment's tenant and mode, and one currency."""
 
-    def __init__(self, payment: Payment) -> None:
-        self._payment = payment
+    def __init__(self, payment: Payment, currency_code: str = "") -> None:
+        self._owner = payment.owner
+        self._currency_code = currency_code or payment.amount.currency_code
 
     def __call__(self, owner_id: str, kind: str) -> str:
         """Return the id of an account."""
         return account_id_for(
             owner_id,
             kind,
-            self._payment.amount.currency_code,
-            tenant_id=self._payment.owner.tenant_id,
-            mode=self._payment.owner.mode,
+            self._currency_code,
+            tenant_id=self._owner.tenant_id,
+            mode=self._owner.mode,
         )
 
 
@@ -394,8 +421,9 @@ def _decline(error: PaymeshError) -> Failure:
     )
 
 
-def _refund_state(state: int) -> str:
-    return ChannelRefundState.Name(state).removeprefix("CHANNEL_REFUND_STATE_")  # type: ignore[arg-type]
+def _give_back_news(refund: ChannelRefund) -> GiveBackNews:
+    state = ChannelRefundState.Name(refund.state).removeprefix("CHANNEL_REFUND_STATE_")
+    return GiveBackNews(state, refund.raw_code)
 
 
 def _money(money: Money) -> MoneyMessage:

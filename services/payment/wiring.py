@@ -18,13 +18,18 @@ from common.jobs.worker import Worker
 from common.paging import PageTokens
 from common.service import Background, Kit, Service
 from services.payment.config import PaymentSettings
-from services.payment.events import BINDINGS, ChannelNews
+from services.payment.events import BINDINGS, Announcements, ChannelNews
+from services.payment.flows.ask_on_read import Readers
 from services.payment.flows.janitor import Janitor
 from services.payment.flows.parts import Parts
 from services.payment.peers import Peers
 from services.payment.products import PRODUCTS
 from services.payment.server import PaymentServicer
-from services.payment.store import ADVANCE_PAYMENT, ADVANCE_REFUND, PaymentStore
+from services.payment.store.exceptions import ExceptionStore
+from services.payment.store.payments import PaymentStore
+from services.payment.store.reading import ReadingStore
+from services.payment.store.refunds import RefundStore
+from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND, CARRY_OUT
 from services.payment.writer import PaymentWriter
 
 NAME = "payment"
@@ -36,7 +41,9 @@ async def wire(kit: Kit) -> Service:
     settings = PaymentSettings()
     pool = await kit.pool(NAME)
     outbox, jobs = Outbox(), Jobs()
-    store = PaymentStore(pool, outbox, jobs)
+    exceptions = ExceptionStore(pool, outbox, jobs, Announcements())
+    store = PaymentStore(pool, outbox, jobs, exceptions)
+    refunds = RefundStore(pool, outbox, jobs, exceptions)
     writer = PaymentWriter(store, settings.flush_items_max)
     peers = Peers(
         trade=kit.channel(NAME, "trade"),
@@ -47,14 +54,14 @@ async def wire(kit: Kit) -> Service:
     )
     PRODUCTS.load()
     products = {name: found.plugin for name, found in PRODUCTS.items()}
-    parts = Parts(store, writer, peers, kit.clock, settings, products)
+    parts = Parts(store, refunds, exceptions, writer, peers, kit.clock, settings, products)
     janitor = Janitor(parts)
     consumer = Consumer(
         pool=pool,
         broker=kit.broker,
         queue="payment.channel",
         bindings=BINDINGS,
-        handler=ChannelNews(jobs, kit.clock).handle,
+        handler=ChannelNews(jobs, exceptions, refunds, parts.deadlines, kit.clock).handle,
     )
     relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")
     # The handlers name their own pauses; this one is for questions that failed.
@@ -68,11 +75,18 @@ async def wire(kit: Kit) -> Service:
         {
             ADVANCE_PAYMENT: JobKind(janitor.ask_about_payment, backoff=failed, attempts_max=None),
             ADVANCE_REFUND: JobKind(janitor.ask_about_refund, backoff=failed, attempts_max=None),
+            CARRY_OUT: JobKind(janitor.carry_out_exception, backoff=failed, attempts_max=None),
         },
         service=NAME,
     )
     tokens = PageTokens(kit.settings.page_token_key.get_secret_value())
-    servicer = PaymentServicer(parts, tokens)
+    readers = Readers(store, kit.clock, settings)
+    servicer = PaymentServicer(parts, ReadingStore(pool), readers, tokens)
+
+    async def close() -> None:
+        await readers.drain()
+        await writer.drain()
+
     return Service(
         NAME,
         register=[partial(add_PaymentServiceServicer_to_server, servicer)],
@@ -81,6 +95,6 @@ async def wire(kit: Kit) -> Service:
             Background("payment channel news", consumer.run),
             Background("payment janitor", worker.run),
         ],
-        close=writer.drain,
+        close=close,
         declare=[consumer.declare],
     )

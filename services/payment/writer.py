@@ -12,7 +12,8 @@ from typing import Final
 from common.coalescer import Coalescer, CoalescerLimits
 from common.db.failures import classify
 from services.payment.domain.payments import Payment
-from services.payment.store import Change, Intent, PaymentStore
+from services.payment.store.payments import PaymentStore
+from services.payment.store.rows import Change, Intent
 
 # Two transactions under way at a time would lock the same rows for nothing gained.
 _QUEUE_FACTOR: Final = 32

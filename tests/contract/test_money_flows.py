@@ -13,18 +13,22 @@ from pathlib import Path
 import pytest
 
 from common.ids import derive
+from common.money import Money
 from services.account.domain.kinds import KINDS
 from services.payment.domain import postings
 from services.payment.domain.postings import (
     Chain,
     Posting,
+    abandon_chain,
     conflict_chain,
+    conflict_return_chain,
     hold_chain,
     receive_chain,
     refund_chain,
     release_chain,
     return_chain,
     settle_chain,
+    unclaim_chain,
 )
 from tests.unit.payment.samples import a_payment, a_refund, account_named
 
@@ -96,6 +100,7 @@ def _booked() -> dict[str, Chain]:
     """Chains of code by the page's event; what they are in is what the page's words mean."""
     channel = a_payment(AMOUNT, FEE, attempt=3)
     balance = a_payment(AMOUNT, FEE, attempt=3, channel="balance", product="balance")
+    conflicted = a_payment(AMOUNT, FEE, attempt=3, received=Money("EUR", RECEIVED))
     recharge = a_payment(AMOUNT, 0, attempt=3, order_type="recharge")
     refund = a_refund(REFUND, FEE_BACK, attempt=2)
     from_user = a_refund(REFUND, 0, attempt=2, source_kind="user_available")
@@ -105,11 +110,18 @@ def _booked() -> dict[str, Chain]:
         "Order is claimed, purchase": settle_chain(channel, account_named),
         "Order is claimed, recharge": settle_chain(recharge, account_named),
         "Claim is lost (paid twice, or order closed)": return_chain(channel, account_named),
-        "Channel took another amount or currency": conflict_chain(channel, RECEIVED, account_named),
+        "Channel took another amount or currency": conflict_chain(conflicted, account_named),
+        "What did not fit its order goes back": conflict_return_chain(conflicted, account_named),
+        "Channel refuses to give back what lost its claim": unclaim_chain(channel, account_named),
+        "Channel refuses to give back what did not fit": unclaim_chain(conflicted, account_named),
         "Merchant's money is held": hold_chain(channel, refund, refund.source_kind, account_named),
         "Channel gave the money back": refund_chain(channel, refund, account_named),
         "Balance payment is given back": refund_chain(balance, refund, account_named),
         "Channel refused the refund": release_chain(refund),
+        # The same for each source; the first one's is what the page's words are read as.
+        "Refund is let fail while it is not known whether a hold stands": abandon_chain(
+            channel, refund
+        )[:2],
         "Recharge is given back": hold_chain(recharge, from_user, "user_available", account_named),
     }
 
@@ -137,10 +149,10 @@ def _lines_of_page(row: Row) -> list[Line]:
     source = (
         "user_available" if "user_available(user) → refund" in row.chain else "merchant_pending"
     )
-    if row.chain == "void of both holds":
+    if row.chain.startswith("void of both holds"):
         parts = ["void"] * len(row.movements)
     else:
-        parts = re.split(r"\s\+\s", row.chain.split(", or ")[0])
+        parts = re.split(r"\s\+\s", re.split(r", or |; ", row.chain)[0])
     assert len(parts) == len(row.movements), row.event
     lines = []
     for movement, step, part in zip(row.movements, row.steps, parts, strict=True):
@@ -191,7 +203,10 @@ def test_every_chain_of_code_is_tried() -> None:
         "settle_chain",
         "return_chain",
         "conflict_chain",
+        "conflict_return_chain",
+        "unclaim_chain",
         "hold_chain",
+        "abandon_chain",
         "refund_chain",
         "release_chain",
     }

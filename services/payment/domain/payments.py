@@ -30,6 +30,13 @@ class PaymentForm(enum.StrEnum):
     TRANSFER = "TRANSFER"
 
 
+Tries = Mapping[str, int]
+"""Step of a booking → which try of it the next one is; a step that is not named is at its first.
+
+A booking that the ledger has refused for good has burned its ids, and is tried again under others.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """Whose row it is, as every row keeps it."""
@@ -112,6 +119,13 @@ class Payment:
     fee_given_back_minor: int = 0
     """Fee of every refund that has not failed, in minor units."""
     business_date: str = ""
+    received: Money | None = None
+    """What really came, where it was other money than `amount`: from CONFLICTED on."""
+    return_attempt: int = 1
+    """Number of the attempt to give all of it back at the channel."""
+    tries: Tries = field(default_factory=dict)
+    updated_at: datetime | None = None
+    """When it changed last; None before it was written."""
     subject: str = ""
     request_id: str = ""
     client_ip: str = ""
@@ -126,6 +140,15 @@ class Payment:
     def attempt_id(self) -> str:
         """Id of the present attempt; its letters are the reference at the channel."""
         return derive("att", self.id, "attempt", self.attempt)
+
+    @property
+    def money_in(self) -> Money:
+        """What has come in and goes back when the payment cannot win: what really came."""
+        return self.received or self.amount
+
+    def tried_again(self, step: str) -> Payment:
+        """Return the payment with a step's booking under the next ids."""
+        return replace(self, version=self.version + 1, tries=_next_try(self.tries, step))
 
     def moved(self, *path: PaymentState, **changes: object) -> Payment:
         """Return the payment after a path of legal moves; each counts as one version."""
@@ -175,7 +198,14 @@ class Refund:
     source_kind: str = ""
     """Kind of the account that the hold is on; empty before one stands."""
     failure: Failure | None = None
+    """Why it failed; before FAILED: it is decided that it fails, its holds are being released."""
     business_date: str = ""
+    tries: Tries = field(default_factory=dict)
+    updated_at: datetime | None = None
+
+    def tried_again(self, step: str) -> Refund:
+        """Return the refund with a step's booking under the next ids."""
+        return replace(self, version=self.version + 1, tries=_next_try(self.tries, step))
 
     def with_fee(self, fee_returned_minor: int) -> Refund:
         """Return the refund with the fee that goes back with it, computed once when it is made."""
@@ -185,6 +215,10 @@ class Refund:
         """Return the refund after a path of legal moves; each counts as one version."""
         check_refund_path((self.state, *path))
         return replace(self, state=path[-1], version=self.version + len(path), **changes)  # type: ignore[arg-type]
+
+
+def _next_try(tries: Tries, step: str) -> Tries:
+    return {**tries, step: tries.get(step, 1) + 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +231,16 @@ class ChargeNews:
     qr_content: str = ""
     redirect_url: str = ""
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackNews:
+    """What a channel says of money that is to go back."""
+
+    state: str
+    """Name of a `ChannelRefundState`, without its prefix."""
+    raw_code: str = ""
+    """The channel's own code of a refusal."""
 
 
 @dataclass(frozen=True, slots=True)

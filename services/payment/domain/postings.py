@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.ids import derive
-from services.payment.domain.payments import Payment, Refund
+from services.payment.domain.payments import Payment, Refund, Tries
 
 AccountOf = Callable[[str, str], str]
 """(owner, kind) → account id, in the payment's currency and mode."""
@@ -39,6 +39,11 @@ def _single(
     return Posting(derive("tfr", noun, *step), "SINGLE", movement, noun, debit, credit, minor)
 
 
+def _again(tries: Tries, step: str) -> tuple[int, ...]:
+    """Return what a step's ids end with: nothing at the first try."""
+    return (tries[step],) if step in tries else ()
+
+
 def source_account(payment: Payment, account_of: AccountOf) -> str:
     """Return the account that the payer's money comes from, and goes back to."""
     if payment.is_internal:
@@ -52,7 +57,7 @@ def receive_chain(payment: Payment, account_of: AccountOf) -> Chain:
     return (
         _single(
             payment.id,
-            ("receive", payment.attempt),
+            ("receive", payment.attempt, *_again(payment.tries, "receive")),
             "payment.receive",
             source_account(payment, account_of),
             transit,
@@ -74,8 +79,9 @@ def settle_chain(payment: Payment, account_of: AccountOf) -> Chain:
             ("settle", "payment.settle", merchant, payment.net_minor),
             ("fee", "payment.fee", fee, payment.fee_minor),
         ]
+    again = _again(payment.tries, "settle")
     return tuple(
-        _single(payment.id, (step,), movement, transit, credit, amount)
+        _single(payment.id, (step, *again), movement, transit, credit, amount)
         for step, movement, credit, amount in lines
         if amount > 0
     )
@@ -86,7 +92,7 @@ def return_chain(payment: Payment, account_of: AccountOf) -> Chain:
     return (
         _single(
             payment.id,
-            ("return",),
+            ("return", *_again(payment.tries, "return")),
             "payment.return",
             account_of(PLATFORM, "payment_transit"),
             source_account(payment, account_of),
@@ -95,16 +101,38 @@ def return_chain(payment: Payment, account_of: AccountOf) -> Chain:
     )
 
 
-def conflict_chain(payment: Payment, received_minor: int, account_of: AccountOf) -> Chain:
-    """What does not fit its order waits in suspense, as much as really came."""
+def conflict_chain(payment: Payment, account_of: AccountOf) -> Chain:
+    """What does not fit its order waits in suspense, as much as really came, in its currency."""
+    minor = payment.money_in.amount_minor
+    step: tuple[str | int, ...] = ("conflict", *_again(payment.tries, "conflict"))
+    source, suspense = source_account(payment, account_of), account_of(PLATFORM, "suspense")
+    # A channel that says it took nothing has moved nothing.
+    if minor <= 0:
+        return ()
+    return (_single(payment.id, step, "payment.conflict", source, suspense, minor),)
+
+
+def conflict_return_chain(payment: Payment, account_of: AccountOf) -> Chain:
+    """What did not fit its order is back with the payer: suspense → where it came from."""
+    minor = payment.money_in.amount_minor
+    step: tuple[str | int, ...] = ("conflict_return", *_again(payment.tries, "conflict_return"))
+    source, suspense = source_account(payment, account_of), account_of(PLATFORM, "suspense")
+    if minor <= 0:
+        return ()
+    return (_single(payment.id, step, "payment.conflict_return", suspense, source, minor),)
+
+
+def unclaim_chain(payment: Payment, account_of: AccountOf) -> Chain:
+    """The channel refuses to give it back: transit or suspense → unclaimed, kept for the payer."""
+    kept_in = "payment_transit" if payment.received is None else "suspense"
     return (
         _single(
             payment.id,
-            ("conflict",),
-            "payment.conflict",
-            source_account(payment, account_of),
-            account_of(PLATFORM, "suspense"),
-            received_minor,
+            ("unclaim", *_again(payment.tries, "unclaim")),
+            "payment.unclaim",
+            account_of(PLATFORM, kept_in),
+            account_of(PLATFORM, "unclaimed"),
+            payment.money_in.amount_minor,
         ),
     )
 
@@ -156,7 +184,7 @@ def refund_chain(payment: Payment, refund: Refund, account_of: AccountOf) -> Cha
     posts = _resolve_chain(refund, "POST", "post")
     back = _single(
         refund.id,
-        ("pay",),
+        ("pay", *_again(refund.tries, "post")),
         "refund.pay",
         account_of(PLATFORM, "refund_transit"),
         source_account(payment, account_of),
@@ -170,14 +198,33 @@ def release_chain(refund: Refund) -> Chain:
     return _resolve_chain(refund, "VOID", "void")
 
 
+def abandon_chain(payment: Payment, refund: Refund) -> Chain:
+    """It is not known whether a hold stands, and none may: every hold id is voided.
+
+    A void of an id that never came leaves a tombstone, so that a hold still on its way is refused.
+    """
+    return tuple(
+        Posting(
+            derive("tfr", refund.id, step.replace("hold", "abandon"), source, refund.attempt),
+            "VOID",
+            movement.replace("hold", "void"),
+            refund.id,
+            pending_id=hold_id(refund, step, source),
+        )
+        for source in hold_sources(payment)
+        for step, movement, amount in _hold_steps(refund)
+        if amount > 0
+    )
+
+
 def _resolve_chain(refund: Refund, kind: str, verb: str) -> Chain:
+    again = _again(refund.tries, verb)
     chain = []
     for step, movement, amount in _hold_steps(refund):
         if amount > 0:
-            resolved = step.replace("hold", verb)
             chain.append(
                 Posting(
-                    derive("tfr", refund.id, resolved),
+                    derive("tfr", refund.id, step.replace("hold", verb), *again),
                     kind,
                     movement.replace("hold", verb),
                     refund.id,

@@ -21,6 +21,7 @@ class PaymentState(enum.StrEnum):
     FAILED = "FAILED"
     CLOSED = "CLOSED"
     RETURNED = "RETURNED"
+    UNCLAIMED = "UNCLAIMED"
 
 
 class RefundState(enum.StrEnum):
@@ -45,14 +46,16 @@ PAYMENT_MOVES: Final[Mapping[PaymentState, frozenset[PaymentState]]] = {
     _P.REQUIRES_ACTION: _OPEN_MOVES | {_P.UNKNOWN},
     _P.UNKNOWN: _OPEN_MOVES | {_P.REQUIRES_ACTION},
     _P.RECEIVED: frozenset({_P.SUCCEEDED, _P.RETURNING}),
-    _P.RETURNING: frozenset({_P.RETURNED}),
-    # A person decides; the ways out come with the exception desk.
-    _P.CONFLICTED: frozenset({_P.RECEIVED, _P.RETURNING}),
+    # A channel that refuses for good to give the money back leaves it here, kept for the payer.
+    _P.RETURNING: frozenset({_P.RETURNED, _P.UNCLAIMED}),
+    # What came goes back, by a person's decision or at the deadline; it never pays the order.
+    _P.CONFLICTED: frozenset({_P.RETURNING}),
     _P.SUCCEEDED: frozenset(),
     # Late news: the channel took the money after all. It is received, and claimed or returned.
     _P.FAILED: frozenset({_P.RECEIVED, _P.CONFLICTED}),
     _P.CLOSED: frozenset({_P.RECEIVED, _P.CONFLICTED}),
     _P.RETURNED: frozenset(),
+    _P.UNCLAIMED: frozenset(),
 }
 
 REFUND_MOVES: Final[Mapping[RefundState, frozenset[RefundState]]] = {
@@ -67,8 +70,16 @@ REFUND_MOVES: Final[Mapping[RefundState, frozenset[RefundState]]] = {
 PAYMENT_OPEN: Final = frozenset({_P.PENDING, _P.REQUIRES_ACTION, _P.UNKNOWN})
 """The outcome is not known yet; the other side has to be asked."""
 
-PAYMENT_ENDED: Final = frozenset({_P.SUCCEEDED, _P.FAILED, _P.CLOSED, _P.RETURNED})
+PAYMENT_ENDED: Final = frozenset({_P.SUCCEEDED, _P.FAILED, _P.CLOSED, _P.RETURNED, _P.UNCLAIMED})
 """Nothing more happens by itself."""
+
+PAYMENT_OVER: Final = frozenset({_P.SUCCEEDED, _P.RETURNED, _P.UNCLAIMED})
+"""Ended for ever: not even late news of the channel moves it again."""
+
+PAYMENT_LOST: Final = frozenset(
+    {_P.FAILED, _P.CLOSED, _P.CONFLICTED, _P.RETURNING, _P.RETURNED, _P.UNCLAIMED}
+)
+"""It can no longer win its order."""
 
 REFUND_ENDED: Final = frozenset({_R.SUCCEEDED, _R.FAILED})
 """Nothing more happens."""

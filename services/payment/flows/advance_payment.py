@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from common.context import bound
 from services.payment.domain.payments import Payment
-from services.payment.domain.states import PAYMENT_OPEN, PaymentState
+from services.payment.domain.states import PAYMENT_OPEN, PAYMENT_OVER, PaymentState
 from services.payment.flows.collect_payment import apply_news, collect_from_ledger
 from services.payment.flows.parts import Parts, call_of
+from services.payment.flows.save_payment import reporting_refusals
 from services.payment.flows.settle_payment import give_back, settle
 
 
@@ -20,10 +21,11 @@ async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
     Raises PaymeshError when a peer cannot be reached: the job comes back.
     """
     payment = await parts.store.find_payment(payment_id)
-    if payment is None or payment.state in (PaymentState.SUCCEEDED, PaymentState.RETURNED):
+    if payment is None or payment.state in PAYMENT_OVER:
         return payment
     with bound(call_of(payment)):
-        return await _advance(parts, payment)
+        async with reporting_refusals(parts, payment):
+            return await _advance(parts, payment)
 
 
 async def _advance(parts: Parts, payment: Payment) -> Payment:
@@ -31,6 +33,8 @@ async def _advance(parts: Parts, payment: Payment) -> Payment:
         return await settle(parts, payment)
     if payment.state is PaymentState.RETURNING:
         return await give_back(parts, payment)
+    if payment.state is PaymentState.CONFLICTED:
+        return payment  # its exception brings it on, by a person's decision or at the deadline
     if payment.is_internal:
         if payment.state in PAYMENT_OPEN:
             await parts.peers.open_platform_accounts(payment)
@@ -43,7 +47,10 @@ async def _advance(parts: Parts, payment: Payment) -> Payment:
 
 async def close_payment(parts: Parts, payment: Payment) -> Payment:
     """Close an open payment at its channel; it may turn out to have succeeded."""
+    if payment.state in PAYMENT_OVER:
+        return payment
     with bound(call_of(payment)):
-        if payment.is_internal:
-            return await _advance(parts, payment)
-        return await apply_news(parts, payment, await parts.peers.close_charge(payment))
+        async with reporting_refusals(parts, payment):
+            if payment.is_internal or payment.state not in PAYMENT_OPEN:
+                return await _advance(parts, payment)
+            return await apply_news(parts, payment, await parts.peers.close_charge(payment))

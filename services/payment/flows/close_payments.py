@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from common.errors import PaymeshError
-from services.payment.domain.states import PaymentState
+from services.payment.domain.states import PAYMENT_LOST
 from services.payment.flows.advance_payment import close_payment
 from services.payment.flows.parts import Parts
-
-# In these states a payment can no longer win its order.
-_LOST = (
-    PaymentState.FAILED,
-    PaymentState.CLOSED,
-    PaymentState.RETURNING,
-    PaymentState.RETURNED,
-)
 
 
 async def close_payments(parts: Parts, order_id: str) -> bool:
     """Ask the channels to close; return True when no payment of the order can win any more."""
     payments = await parts.store.find_payments_of_order(order_id)
-    open_ones = [payment for payment in payments if payment.state not in _LOST]
+    open_ones = [payment for payment in payments if payment.state not in PAYMENT_LOST]
     answers = await asyncio.gather(
         *(close_payment(parts, payment) for payment in open_ones), return_exceptions=True
     )
@@ -32,5 +24,5 @@ async def close_payments(parts: Parts, order_id: str) -> bool:
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            closed = closed and answer.state in _LOST
+            closed = closed and answer.state in PAYMENT_LOST
     return closed

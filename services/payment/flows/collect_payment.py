@@ -9,15 +9,17 @@ from typing import Final
 import structlog
 
 from common.errors import Outcome, PaymeshError
+from services.payment.domain.exceptions import ExceptionKind, new_exception
 from services.payment.domain.payments import ChargeNews, Failure, NextAction, Payment
 from services.payment.domain.plans import Collection, Plan
 from services.payment.domain.postings import conflict_chain, receive_chain
-from services.payment.domain.states import PAYMENT_OPEN, PaymentState
+from services.payment.domain.states import PAYMENT_MOVES, PAYMENT_OPEN, PaymentState
 from services.payment.events import payment_failed
 from services.payment.flows.parts import Parts, call_of
+from services.payment.flows.save_payment import book, reporting_refusals, save
 from services.payment.flows.settle_payment import settle
 from services.payment.peers import AccountNames, Refused, reason_of
-from services.payment.store import Change
+from services.payment.store.rows import Change
 
 _log = structlog.get_logger(__name__)
 
@@ -38,10 +40,11 @@ async def collect(
     A failure of the way there leaves the payment open: the janitor asks, nothing is guessed.
     """
     try:
-        await parts.peers.open_platform_accounts(payment)
-        if plan.collection is Collection.LEDGER:
-            return await collect_from_ledger(parts, payment)
-        return await _collect_from_channel(parts, payment, other_channels)
+        async with reporting_refusals(parts, payment):
+            await parts.peers.open_platform_accounts(payment)
+            if plan.collection is Collection.LEDGER:
+                return await collect_from_ledger(parts, payment)
+            return await _collect_from_channel(parts, payment, other_channels)
     except PaymeshError as error:
         _log.warning(
             "payment left open", payment_id=payment.id, reason=reason_of(error), error=str(error)
@@ -197,29 +200,43 @@ async def ask_again(
 
 
 async def _conflict(parts: Parts, payment: Payment, news: ChargeNews) -> Payment:
-    """Put what really came into suspense; a person decides about it."""
-    if payment.state is PaymentState.CONFLICTED or news.received is None:
+    """Put what really came into suspense, in its currency; it goes back unless a person decides."""
+    if PaymentState.CONFLICTED not in PAYMENT_MOVES[payment.state]:
         return payment
     received = news.received
-    if received.currency_code == payment.amount.currency_code and received.amount_minor > 0:
-        chain = conflict_chain(payment, received.amount_minor, AccountNames(payment))
-        await parts.peers.post(chain, received.currency_code)
+    if received is None:
+        # How much came is not said, so nothing can be booked yet: the channel is asked again.
+        if payment.state not in PAYMENT_OPEN:
+            return payment
+        return await ask_again(parts, payment, PaymentState.UNKNOWN)
+    after = payment.moved(PaymentState.CONFLICTED, received=received, next_action=None)
+    currency = received.currency_code
+    await parts.peers.open_platform_accounts(payment, currency)
+    await book(parts, conflict_chain(after, AccountNames(after, currency)), currency, "conflict")
     now = parts.clock.now()
-    after = payment.moved(PaymentState.CONFLICTED, next_action=None)
+    asked = payment.amount
+    is_same = currency == asked.currency_code
+    words = (
+        f"{payment.channel} took {received.amount_minor} {currency},"
+        f" not {asked.amount_minor} {asked.currency_code} (minor units)"
+    )
+    exception = new_exception(
+        ExceptionKind.AMOUNT_MISMATCH if is_same else ExceptionKind.CURRENCY_MISMATCH,
+        after,
+        parts.deadlines,
+        now,
+        occasion="conflict",
+        detail=words,
+        amount=received,
+        channel=payment.channel,
+    )
     change = Change(
         payment,
         after,
         (PaymentState.CONFLICTED,),
-        f"the channel took {received}, not {payment.amount}",
+        words,
         call_of(payment),
         now,
-        next_question_at=parts.next_question_at(now, payment.created_at),
+        opens=(exception,),
     )
     return await save(parts, change)
-
-
-async def save(parts: Parts, change: Change) -> Payment:
-    """Write a change; when somebody else was first, return the payment as it is now."""
-    if await parts.writer.save_change(change):
-        return change.after
-    return await parts.store.find_payment(change.before.id) or change.after

@@ -27,7 +27,7 @@ from services.payment.errors import (
 from services.payment.events import payment_failed
 from services.payment.flows.collect_payment import collect
 from services.payment.flows.parts import Parts, call_of
-from services.payment.store import Intent
+from services.payment.store.rows import Intent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,65 @@
-"""Jobs of payment: each asks about one payment or refund until it has ended."""
+"""Jobs of payment: each asks about one payment, refund or exception until it has ended."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
+from common.errors import PaymeshError
 from common.jobs.job import Again, Done, Job, Result
+from services.payment.domain.exceptions import ExceptionState
 from services.payment.domain.states import PAYMENT_ENDED, REFUND_ENDED, PaymentState
 from services.payment.flows.advance_payment import advance_payment
+from services.payment.flows.carry_out import carry_out
 from services.payment.flows.parts import Parts
 from services.payment.flows.refund_payment import advance_refund_by_id
+from services.payment.flows.save_payment import report_unknown
 
 
 class Janitor:
-    """Handlers of the two kinds of job."""
+    """Handlers of the three kinds of job."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     async def ask_about_payment(self, job: Job) -> Result:
         """Bring a payment further; come back later while it has not ended."""
-        payment = await advance_payment(self._parts, job.key)
+        try:
+            payment = await advance_payment(self._parts, job.key)
+        except PaymeshError:
+            payment = await self._parts.store.find_payment(job.key)
+            if payment is not None:
+                await report_unknown(self._parts, payment)
+            raise
         if payment is None or payment.state in PAYMENT_ENDED:
             return Done()
         if payment.state is PaymentState.CONFLICTED:
-            return Done()  # it is on the list of what a person decides
+            return Done()  # its exception has a job of its own
+        await report_unknown(self._parts, payment)
         return self._later(payment.created_at, str(payment.state))
 
     async def ask_about_refund(self, job: Job) -> Result:
         """Bring a refund further; come back later while it has not ended."""
-        refund = await advance_refund_by_id(self._parts, job.key)
+        try:
+            refund = await advance_refund_by_id(self._parts, job.key)
+        except PaymeshError:
+            refund = await self._parts.refunds.find_refund(job.key)
+            if refund is not None:
+                await report_unknown(self._parts, refund)
+            raise
         if refund is None or refund.state in REFUND_ENDED:
             return Done()
+        await report_unknown(self._parts, refund)
         return self._later(refund.created_at, str(refund.state))
+
+    async def carry_out_exception(self, job: Job) -> Result:
+        """Carry out what is decided, or the default action at the deadline."""
+        exception = await carry_out(self._parts, job.key)
+        if exception is None or exception.state is ExceptionState.RESOLVED:
+            return Done()
+        if exception.state is ExceptionState.APPROVED:
+            return self._later(exception.updated_at, f"{exception.action} is under way")
+        pause = (exception.due_at - self._parts.clock.now()).total_seconds()
+        return Again(max(pause, 0.0), f"{exception.state} until its deadline", is_fresh=True)
 
     def _later(self, begun_at: datetime, state: str) -> Again:
         now = self._parts.clock.now()

@@ -16,6 +16,7 @@ from common.errors import IdConflictError, NotFoundError, PaymeshError
 from common.money import Money
 from services.payment.domain.payments import Failure, Owner, Payment, Refund
 from services.payment.domain.postings import (
+    abandon_chain,
     hold_chain,
     hold_sources,
     refund_chain,
@@ -30,8 +31,9 @@ from services.payment.errors import (
 )
 from services.payment.events import refund_failed, refund_succeeded, refund_waiting
 from services.payment.flows.parts import Parts, call_of
+from services.payment.flows.save_payment import book, reporting_refusals
 from services.payment.peers import AccountNames, Refused, reason_of
-from services.payment.store import RefundChange
+from services.payment.store.rows import ADVANCE_REFUND, RefundChange
 
 _log = structlog.get_logger(__name__)
 
@@ -70,19 +72,23 @@ async def refund_payment(
         created_at=now,
         reason=words,
     )
-    opened = await parts.store.open_refund(draft, call_of(payment), parts.first_question_at(now))
+    opened = await parts.refunds.open_refund(draft, call_of(payment), parts.first_question_at(now))
     if opened is None:
         raise NotFoundError(resource="payment")
     payment, refund, is_new = opened
     if not is_new:
         if refund is draft:
             _refuse(payment)
-        return _same_or_conflict(refund, draft)
+        earlier = _same_or_conflict(refund, draft)
+        if earlier.state not in REFUND_ENDED:
+            # Who asks again wants it to go on; the answer does not wait for that.
+            await parts.store.hasten(ADVANCE_REFUND, earlier.id)
+        return earlier
     try:
         return await advance_refund(parts, payment, refund)
     except PaymeshError as error:
         _log.warning("refund left open", refund_id=refund.id, reason=reason_of(error))
-        return await parts.store.find_refund(refund.id) or refund
+        return await parts.refunds.find_refund(refund.id) or refund
 
 
 def _refuse(payment: Payment) -> None:
@@ -101,7 +107,7 @@ def _same_or_conflict(earlier: Refund, draft: Refund) -> Refund:
 
 async def advance_refund_by_id(parts: Parts, refund_id: str) -> Refund | None:
     """Bring a refund as far as it goes now; the janitor's entry."""
-    refund = await parts.store.find_refund(refund_id)
+    refund = await parts.refunds.find_refund(refund_id)
     if refund is None or refund.state in REFUND_ENDED:
         return refund
     payment = await parts.store.find_payment(refund.payment_id)
@@ -113,30 +119,41 @@ async def advance_refund_by_id(parts: Parts, refund_id: str) -> Refund | None:
 async def advance_refund(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     """Go on from where a refund stands; every step may be repeated."""
     with bound(call_of(refund)):
-        return await _advance(parts, payment, refund)
+        async with reporting_refusals(parts, refund):
+            return await _advance(parts, payment, refund)
 
 
 async def _advance(parts: Parts, payment: Payment, refund: Refund) -> Refund:
+    if refund.failure is not None:
+        return await _release(parts, payment, refund)
     await parts.peers.open_platform_accounts(payment)
     if refund.state in (RefundState.PENDING, RefundState.WAITING_FUNDS):
         held = await _hold(parts, payment, refund)
         if held is None:
             return await _wait_for_funds(parts, refund)
         refund = held
+    # Somebody else may have been first, and to another state: never the channel without the hold.
+    if refund.state not in (RefundState.HELD, RefundState.UNKNOWN) or refund.failure is not None:
+        return refund
     if payment.is_internal:
         return await _complete(parts, payment, refund)
+    return await _ask_channel(parts, payment, refund)
+
+
+async def _ask_channel(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     if refund.state is RefundState.UNKNOWN:
-        state = await parts.peers.query_refund(refund.id)
-        if state == "NOT_FOUND":
+        news = await parts.peers.query_refund(refund.id)
+        if news.state == "NOT_FOUND":
             # The request never arrived there; the same reference may be sent again.
-            state = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
+            news = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
     else:
-        state = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
-    if state == "SUCCEEDED":
+        news = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
+    if news.state == "SUCCEEDED":
         return await _complete(parts, payment, refund)
-    if state == "FAILED":
-        return await _fail(parts, refund, Failure("DECLINED"))
-    return await _leave_unknown(parts, refund)
+    if news.state == "FAILED":
+        return await _fail(parts, refund, Failure("DECLINED", raw_code=news.raw_code))
+    words = "the channel works on it" if news.state == "PENDING" else "not known yet"
+    return await _leave_unknown(parts, refund, words)
 
 
 async def _hold(parts: Parts, payment: Payment, refund: Refund) -> Refund | None:
@@ -148,8 +165,41 @@ async def _hold(parts: Parts, payment: Payment, refund: Refund) -> Refund | None
             after = refund.moved(RefundState.HELD, source_kind=source)
             return await _save(parts, refund, after, (RefundState.HELD,), f"held on {source}")
         if answer.reason not in _NO_FUNDS:
-            raise LedgerRefusedError(ledger_reason=answer.reason)
+            raise LedgerRefusedError(ledger_reason=answer.reason, step="hold")
     return None
+
+
+async def fail_refund(parts: Parts, refund_id: str, failure: Failure) -> Refund | None:
+    """Let a refund fail of which nobody knows what the channel did: a person has proof of it.
+
+    The decision is written first, so that nobody holds money or calls the channel any more; then
+    the holds are released, whose fate may be unknown too; then it has failed.
+    """
+    refund = await parts.refunds.find_refund(refund_id)
+    if refund is None or refund.state in REFUND_ENDED:
+        return refund
+    payment = await parts.store.find_payment(refund.payment_id)
+    if payment is None:
+        raise NotFoundError(resource="payment")
+    with bound(call_of(refund)):
+        if refund.failure is None:
+            after = replace(refund, failure=failure, version=refund.version + 1)
+            refund = await _save(parts, refund, after, (), "decided that it fails")
+    if refund.failure is None:
+        return refund
+    return await advance_refund(parts, payment, refund)
+
+
+async def _release(parts: Parts, payment: Payment, refund: Refund) -> Refund:
+    """It is decided that the refund fails: nothing may stay held, nor come to be held later."""
+    if refund.failure is None or refund.state in REFUND_ENDED:
+        return refund
+    if refund.source_kind:
+        return await _fail(parts, refund, refund.failure)
+    # One void at a time: each is an answer of its own, and none must fail for another's sake.
+    for posting in abandon_chain(payment, refund):
+        await book(parts, (posting,), refund.amount.currency_code, "void")
+    return await _end_failed(parts, refund, refund.failure)
 
 
 async def _wait_for_funds(parts: Parts, refund: Refund) -> Refund:
@@ -173,17 +223,15 @@ async def _wait_for_funds(parts: Parts, refund: Refund) -> Refund:
         now,
         (refund_waiting(after, call, now),) if path else (),
     )
-    await parts.store.save_refund(change)
-    return await parts.store.find_refund(refund.id) or after
+    await parts.refunds.save_refund(change)
+    return await parts.refunds.find_refund(refund.id) or after
 
 
 async def _complete(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     """The payer has its money: post the holds and what goes back, in one chain."""
     chain = refund_chain(payment, refund, AccountNames(payment))
-    answer = await parts.peers.post(chain, payment.amount.currency_code)
-    if isinstance(answer, Refused):
-        raise LedgerRefusedError(ledger_reason=answer.reason)
-    after = refund.moved(RefundState.SUCCEEDED, business_date=answer.business_date)
+    booked = await book(parts, chain, payment.amount.currency_code, "post")
+    after = refund.moved(RefundState.SUCCEEDED, business_date=booked.business_date)
     now = parts.clock.now()
     call = call_of(refund)
     change = RefundChange(
@@ -195,16 +243,14 @@ async def _complete(parts: Parts, payment: Payment, refund: Refund) -> Refund:
         now,
         (refund_succeeded(after, call, now),),
     )
-    if await parts.store.save_refund(change):
+    if await parts.refunds.save_refund(change):
         return after
-    return await parts.store.find_refund(refund.id) or after
+    return await parts.refunds.find_refund(refund.id) or after
 
 
 async def _fail(parts: Parts, refund: Refund, failure: Failure) -> Refund:
     """The channel refused: release the holds first, then the cap."""
-    answer = await parts.peers.post(release_chain(refund), refund.amount.currency_code)
-    if isinstance(answer, Refused):
-        raise LedgerRefusedError(ledger_reason=answer.reason)
+    await book(parts, release_chain(refund), refund.amount.currency_code, "void")
     return await _end_failed(parts, refund, failure)
 
 
@@ -221,16 +267,16 @@ async def _end_failed(parts: Parts, refund: Refund, failure: Failure) -> Refund:
         now,
         (refund_failed(after, call, now),),
     )
-    if await parts.store.save_refund(change):
+    if await parts.refunds.save_refund(change):
         return after
-    return await parts.store.find_refund(refund.id) or after
+    return await parts.refunds.find_refund(refund.id) or after
 
 
-async def _leave_unknown(parts: Parts, refund: Refund) -> Refund:
+async def _leave_unknown(parts: Parts, refund: Refund, words: str) -> Refund:
     if refund.state is RefundState.UNKNOWN:
         return refund
     after = refund.moved(RefundState.UNKNOWN)
-    return await _save(parts, refund, after, (RefundState.UNKNOWN,), "the channel works on it")
+    return await _save(parts, refund, after, (RefundState.UNKNOWN,), words)
 
 
 async def _save(
@@ -245,7 +291,7 @@ async def _save(
         call_of(before),
         now,
     )
-    if await parts.store.save_refund(change):
+    if await parts.refunds.save_refund(change):
         return after
-    found = await parts.store.find_refund(before.id)
+    found = await parts.refunds.find_refund(before.id)
     return found if found is not None else after

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from services.payment.domain.payments import Payment
-from services.payment.domain.postings import receive_chain, return_chain, settle_chain
-from services.payment.domain.states import PaymentState
-from services.payment.errors import LedgerRefusedError
+from services.payment.domain.postings import (
+    conflict_return_chain,
+    receive_chain,
+    return_chain,
+    settle_chain,
+    unclaim_chain,
+)
+from services.payment.domain.states import PAYMENT_OVER, PaymentState
 from services.payment.events import payment_returned, payment_succeeded
 from services.payment.flows.parts import Parts, call_of
-from services.payment.peers import AccountNames, Refused
-from services.payment.store import Change
+from services.payment.flows.save_payment import book, report_return_refused, save
+from services.payment.peers import AccountNames
+from services.payment.store.rows import Change
+
+_LOST_CLAIM = "the order is paid or closed already"
+_OTHER_MONEY = "other money came than was asked for"
 
 
 async def settle(parts: Parts, payment: Payment, *, received: bool = False) -> Payment:
@@ -18,16 +27,13 @@ async def settle(parts: Parts, payment: Payment, *, received: bool = False) -> P
     `received` says that the money is in transit already. Raises PaymeshError when a peer cannot be
     reached: the payment stays as it was, and the janitor comes back to it.
     """
-    if payment.state in (PaymentState.SUCCEEDED, PaymentState.RETURNED):
+    if payment.state in PAYMENT_OVER or payment.state is PaymentState.CONFLICTED:
         return payment
-    names = AccountNames(payment)
-    currency = payment.amount.currency_code
     if payment.state is not PaymentState.RETURNING:
         if not received:
             await parts.peers.open_platform_accounts(payment)
-            answer = await parts.peers.post(receive_chain(payment, names), currency)
-            if isinstance(answer, Refused):
-                raise LedgerRefusedError(ledger_reason=answer.reason)
+            chain = receive_chain(payment, AccountNames(payment))
+            await book(parts, chain, payment.amount.currency_code, "receive")
         if await parts.peers.claim_order(payment):
             return await _book(parts, payment)
     return await give_back(parts, payment)
@@ -36,60 +42,96 @@ async def settle(parts: Parts, payment: Payment, *, received: bool = False) -> P
 async def _book(parts: Parts, payment: Payment) -> Payment:
     """The claim is won: transit → merchant and fee, or → user."""
     chain = settle_chain(payment, AccountNames(payment))
-    answer = await parts.peers.post(chain, payment.amount.currency_code)
-    if isinstance(answer, Refused):
-        raise LedgerRefusedError(ledger_reason=answer.reason)
+    booked = await book(parts, chain, payment.amount.currency_code, "settle")
     path = _path(payment, PaymentState.SUCCEEDED)
-    after = payment.moved(*path, business_date=answer.business_date, next_action=None, failure=None)
+    after = payment.moved(*path, business_date=booked.business_date, next_action=None, failure=None)
     now = parts.clock.now()
     call = call_of(payment)
     change = Change(
         payment, after, path, "order claimed", call, now, (payment_succeeded(after, call, now),)
     )
-    return await _save(parts, change)
+    return await save(parts, change)
 
 
 async def give_back(parts: Parts, payment: Payment) -> Payment:
-    """The claim is lost: the money goes back to the payer, and that is the end of it."""
-    now = parts.clock.now()
-    call = call_of(payment)
+    """All that came goes back to the payer: its claim is lost, or it was other money than asked.
+
+    A channel that refuses leaves the payment RETURNING, with an exception that tells of it.
+    """
     if payment.state is not PaymentState.RETURNING:
-        path = _path(payment, PaymentState.RETURNING)
-        after = payment.moved(*path, next_action=None)
-        change = Change(
-            payment,
-            after,
-            path,
-            "the order is paid or closed already",
-            call,
-            now,
-            next_question_at=parts.first_question_at(now),
-        )
-        payment = await _save(parts, change)
+        payment = await _begin_return(parts, payment)
         if payment.state is not PaymentState.RETURNING:
             return payment
-    if not payment.is_internal:
-        words = "the order is paid or closed already"
-        state = await parts.peers.refund(payment, payment.id, payment.amount, words)
-        if state != "SUCCEEDED":
+    if not payment.is_internal and payment.money_in.amount_minor > 0:
+        words = _LOST_CLAIM if payment.received is None else _OTHER_MONEY
+        news = await parts.peers.refund(
+            payment, payment.id, payment.money_in, words, payment.return_attempt
+        )
+        if news.state == "FAILED":
+            await report_return_refused(parts, payment, news.raw_code)
             return payment
-    chain = return_chain(payment, AccountNames(payment))
-    answer = await parts.peers.post(chain, payment.amount.currency_code)
-    if isinstance(answer, Refused):
-        raise LedgerRefusedError(ledger_reason=answer.reason)
-    after = payment.moved(PaymentState.RETURNED, business_date=answer.business_date)
+        if news.state != "SUCCEEDED":
+            return payment
+    return await _book_return(parts, payment)
+
+
+async def _begin_return(parts: Parts, payment: Payment) -> Payment:
+    now = parts.clock.now()
+    path = _path(payment, PaymentState.RETURNING)
+    change = Change(
+        payment,
+        payment.moved(*path, next_action=None),
+        path,
+        _LOST_CLAIM if payment.received is None else _OTHER_MONEY,
+        call_of(payment),
+        now,
+        next_question_at=parts.first_question_at(now),
+    )
+    return await save(parts, change)
+
+
+async def _book_return(parts: Parts, payment: Payment) -> Payment:
+    """The channel says that the money is back."""
+    currency = payment.money_in.currency_code
+    names = AccountNames(payment, currency)
+    await parts.peers.open_platform_accounts(payment, currency)
+    if payment.received is None:
+        booked = await book(parts, return_chain(payment, names), currency, "return")
+    else:
+        chain = conflict_return_chain(payment, names)
+        booked = await book(parts, chain, currency, "conflict_return")
+    now = parts.clock.now()
+    call = call_of(payment)
+    after = payment.moved(PaymentState.RETURNED, business_date=booked.business_date)
     event = payment_returned(after, call, now)
     change = Change(
         payment, after, (PaymentState.RETURNED,), "back with the payer", call, now, (event,)
     )
-    return await _save(parts, change)
+    return await save(parts, change)
+
+
+async def keep_unclaimed(parts: Parts, payment: Payment) -> Payment:
+    """The channel refuses for good: what came is kept for the payer, and that is the end of it."""
+    if payment.state is not PaymentState.RETURNING:
+        return payment
+    currency = payment.money_in.currency_code
+    await parts.peers.open_platform_accounts(payment, currency, "unclaimed")
+    chain = unclaim_chain(payment, AccountNames(payment, currency))
+    booked = await book(parts, chain, currency, "unclaim")
+    now = parts.clock.now()
+    after = payment.moved(PaymentState.UNCLAIMED, business_date=booked.business_date)
+    change = Change(
+        payment,
+        after,
+        (PaymentState.UNCLAIMED,),
+        f"{payment.channel} refuses to give it back; kept for the payer",
+        call_of(payment),
+        now,
+    )
+    return await save(parts, change)
 
 
 def _path(payment: Payment, end: PaymentState) -> tuple[PaymentState, ...]:
-    return (end,) if payment.state is PaymentState.RECEIVED else (PaymentState.RECEIVED, end)
-
-
-async def _save(parts: Parts, change: Change) -> Payment:
-    if await parts.writer.save_change(change):
-        return change.after
-    return await parts.store.find_payment(change.before.id) or change.after
+    if payment.state in (PaymentState.RECEIVED, PaymentState.CONFLICTED):
+        return (end,)
+    return (PaymentState.RECEIVED, end)

@@ -58,10 +58,13 @@ from common.events.outbox import Outbox
 from common.jobs.jobs import Jobs
 from services.account.store.reading import ReadingStore
 from services.payment.config import PaymentSettings
+from services.payment.events import Announcements
 from services.payment.flows.parts import Parts
 from services.payment.peers import Peers
 from services.payment.products import PRODUCTS
-from services.payment.store import PaymentStore
+from services.payment.store.exceptions import ExceptionStore
+from services.payment.store.payments import PaymentStore
+from services.payment.store.refunds import RefundStore
 from services.payment.writer import PaymentWriter
 
 FUNDS_MINOR = 1_000_000
@@ -183,7 +186,10 @@ class PaymentKit:
     def parts(self, fault: Fault | None = None) -> Parts:
         """Return parts that die where the fault says."""
         pool = self.kit.pools["payment"]
-        store = PaymentStore(pool, Outbox(), Jobs())
+        outbox, jobs = Outbox(), Jobs()
+        exceptions: Any = ExceptionStore(pool, outbox, jobs, Announcements())
+        store: Any = PaymentStore(pool, outbox, jobs, exceptions)
+        refunds: Any = RefundStore(pool, outbox, jobs, exceptions)
         writer: Any = PaymentWriter(store, 16)
         peers: Any = Peers(
             **{
@@ -193,10 +199,11 @@ class PaymentKit:
         )
         if fault is not None:
             writer, peers = Breaking(writer, fault), Breaking(peers, fault)
-            store = _BreakingStore(store, fault)  # type: ignore[assignment]
+            store, refunds = _BreakingStore(store, fault), _BreakingStore(refunds, fault)
+            exceptions = _BreakingStore(exceptions, fault)
         products = {name: found.plugin for name, found in PRODUCTS.items()}
         settings = PaymentSettings(request_life_seconds=REQUEST_LIFE_SECONDS)
-        return Parts(store, writer, peers, self.kit.clock, settings, products)
+        return Parts(store, refunds, exceptions, writer, peers, self.kit.clock, settings, products)
 
     def call(self) -> Any:
         """Return the merchant's circumstances."""
@@ -277,14 +284,14 @@ class PaymentKit:
 
 
 class _BreakingStore:
-    """The store, whose writes of refunds pass through the fault; reads do not."""
+    """A store, whose single writes pass through the fault; reads do not."""
 
-    def __init__(self, inner: PaymentStore, fault: Fault) -> None:
+    def __init__(self, inner: Any, fault: Fault) -> None:
         self._inner = inner
         self._fault = fault
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("open_refund", "save_refund"):
+        if name in ("open_refund", "save_refund", "open_exceptions", "save_exception"):
             return getattr(Breaking(self._inner, self._fault), name)
         return getattr(self._inner, name)
 

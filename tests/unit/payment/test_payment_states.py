@@ -52,6 +52,7 @@ def test_ended_money_never_moves_again() -> None:
     """Only what ended without money may still learn that there was some."""
     assert not PAYMENT_MOVES[PaymentState.SUCCEEDED]
     assert not PAYMENT_MOVES[PaymentState.RETURNED]
+    assert not PAYMENT_MOVES[PaymentState.UNCLAIMED]
     for state in (PaymentState.FAILED, PaymentState.CLOSED):
         assert PAYMENT_MOVES[state] == {PaymentState.RECEIVED, PaymentState.CONFLICTED}
     for ended in REFUND_ENDED:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.money import Money
 from services.payment.domain.payments import Payment
 from services.payment.domain.postings import (
     Posting,
@@ -75,7 +77,8 @@ def test_lost_claim_undoes_the_receipt(payment: Payment) -> None:
 
 @given(_payments(), st.integers(1, 10**15))
 def test_conflict_books_what_really_came(payment: Payment, received_minor: int) -> None:
-    (posting,) = conflict_chain(payment, received_minor, account_named)
+    conflicted = replace(payment, received=Money("EUR", received_minor))
+    (posting,) = conflict_chain(conflicted, account_named)
     assert posting.credit_account_id == "suspense(platform)"
     assert posting.amount_minor == received_minor
 
