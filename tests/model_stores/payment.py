@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.model_stores import payment_exceptions, payment_facts, payment_movements
+from tests.model_stores.payment_tables import BOOK, TABLES
 from tests.model_stores.statements import StatementBook
-from tests.model_stores.tables import TableSpec
 
-TABLES: Final[tuple[TableSpec, ...]] = ()
-BOOKS: Final[tuple[StatementBook, ...]] = ()
+BOOKS: Final[tuple[StatementBook, ...]] = (BOOK,)
+MODULES: Final = (payment_exceptions, payment_facts, payment_movements)
+"""What models the statements: imported, so that they are known."""
+
+__all__ = ["BOOKS", "MODULES", "TABLES"]

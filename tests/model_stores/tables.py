@@ -146,9 +146,14 @@ class Table:
         self._write(row)
         return row
 
-    def insert_new(self, values: Mapping[str, Any]) -> Values | None:
-        """Add a row unless one is in its way (ON CONFLICT DO NOTHING); None when one is."""
+    def insert_new(self, values: Mapping[str, Any], *, by_key: bool = False) -> Values | None:
+        """Add a row unless one is in its way (ON CONFLICT DO NOTHING); None when one is.
+
+        `by_key`: only one of the same key is, and any other unique value is an error.
+        """
         row = self._complete(values)
+        if by_key and self._key(row) not in self._rows:
+            return self.insert(values)
         if self._conflict(row, None) is not None:
             return None
         self._write(row)
