@@ -89,8 +89,8 @@ class StoryRequest(Protocol):
         ...
 
     @property
-    def event_ids(self) -> Sequence[str]:
-        """Events of which is to be told who heard them; then nothing else is told."""
+    def related_ids(self) -> Sequence[str]:
+        """Ids that others told of: only what is known of these by itself is to be told."""
         ...
 
     @property
@@ -124,8 +124,9 @@ class StoryTeller:
 
     `statements` are those of its `story_queries.sql`, all of which may be missing: `list_story`
     (common/story_queries.sql says of what form), `find_story` (the stories that a number belongs
-    to, newest first; given the number and the tenant) and `find_story_thoroughly` (the same, where
-    no index helps).
+    to, newest first; given the number and the tenant), `find_story_thoroughly` (the same, where no
+    index helps) and `list_related` (items of ids that others told of, which this service cannot
+    tell by the story; given the ids).
     """
 
     service: str
@@ -145,9 +146,9 @@ class StoryTeller:
             PageTokenInvalidError: the token is of another story.
         """
         check_reader("ListStory")
-        if request.event_ids:
-            heard = await self._list_heard(pool, request.event_ids)
-            return response(biz_trace_id=request.biz_trace_id if heard else "", items=heard)
+        if request.related_ids:
+            related = await self._list_related(pool, request.related_ids)
+            return response(biz_trace_id=request.biz_trace_id if related else "", items=related)
         stories = [request.biz_trace_id] if request.biz_trace_id else []
         if not stories and request.subject_id:
             stories = await self._find(pool, request.subject_id, thorough=request.thorough)
@@ -188,10 +189,13 @@ class StoryTeller:
             token = tokens.issue(name, (_micros_of(last), told), filters)
         return [self.item(row) for row in rows[:size]], token
 
-    async def _list_heard(self, pool: Pool, event_ids: Sequence[str]) -> list[StoryItem]:
+    async def _list_related(self, pool: Pool, related_ids: Sequence[str]) -> list[StoryItem]:
+        rows: list[Record] = []
         async with pool.acquire() as connection:
-            rows = await connection.fetch(_SQL["list_heard"], list(event_ids))
-        return [self.item(row) for row in rows]
+            for statement in (_SQL["list_heard"], self.statements.get("list_related")):
+                if statement:
+                    rows += await connection.fetch(statement, list(related_ids))
+        return [self.item(row) for row in sorted(rows, key=_order_of)]
 
     async def _find(self, pool: Pool, subject_id: str, *, thorough: bool) -> list[str]:
         """Return the stories that a number belongs to, newest first as far as that is known."""

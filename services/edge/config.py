@@ -81,3 +81,10 @@ class EdgeSettings(PaymeshSettings):
 
     refusals_per_second_max: int = Field(default=200, ge=1)
     """Refusals written per second: an attacker shall not fill the disk."""
+
+    journal_waiting_max: int = Field(default=50_000, ge=1)
+    """Requests that wait to be taken down; those beyond are counted and dropped."""
+
+    journal_keep_days: int = Field(default=35, ge=1)
+    """How long the journal of requests is kept. The rows of orders, payments and refunds, which
+    tell what the requests did, stay for ever."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from paymesh.edge.v1 import Refusal as RefusalMessage
-from paymesh.type.v1 import StoryItem
 
 from services.edge.store import Refusal
 
@@ -18,16 +17,3 @@ def refusal_to_proto(refusal: Refusal) -> RefusalMessage:
     )
     message.refused_at.FromDatetime(refusal.refused_at)
     return message
-
-
-def refusal_to_story(refusal: Refusal) -> StoryItem:
-    """Return a refusal as a part of a story."""
-    item = StoryItem(
-        service="edge",
-        kind="request",
-        subject=f"request {refusal.request_id}",
-        summary=f"{refusal.route} refused: {refusal.reason}",
-        details={"merchant_id": refusal.merchant_id},
-    )
-    item.occurred_at.FromDatetime(refusal.refused_at)
-    return item

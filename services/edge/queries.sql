@@ -1,4 +1,4 @@
--- The record of refusals.
+-- The record of refusals, and the journal of requests.
 
 -- name: add_refusals
 -- Take down refusals; a batch that is written twice counts once.
@@ -16,8 +16,23 @@ WHERE tenant_id = $1 AND (refused_at, request_id) < ($2, $3)
 ORDER BY refused_at DESC, request_id DESC
 LIMIT $4;
 
--- name: find_refusal
--- One refusal, by the number that its caller was told.
-SELECT refused_at, request_id, route, reason, merchant_id
-FROM refusals
-WHERE request_id = $1 AND tenant_id = $2;
+-- name: add_entries
+-- Take down requests; a batch that is written twice counts once.
+INSERT INTO requests (began_at, ended_at, http_status, replayed, request_id, kind, route, tenant_id,
+    mode, merchant_id, key_id, channel, idempotency_key_hash, noun_id, biz_trace_id, reason)
+SELECT began_at, ended_at, http_status, replayed, request_id, kind, route, $16, mode, merchant_id,
+    key_id, channel, idempotency_key_hash, noun_id, biz_trace_id, reason
+FROM unnest($1::timestamptz[], $2::timestamptz[], $3::int[], $4::boolean[], $5::text[], $6::text[],
+    $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[],
+    $14::text[], $15::text[])
+    AS new (began_at, ended_at, http_status, replayed, request_id, kind, route, mode, merchant_id,
+        key_id, channel, idempotency_key_hash, noun_id, biz_trace_id, reason)
+ON CONFLICT (request_id, began_at) DO NOTHING;
+
+-- name: make_partitions
+-- Make the partitions of the days ahead.
+SELECT requests_make_partitions($1);
+
+-- name: drop_partitions
+-- Drop the days that are old.
+SELECT requests_drop_partitions($1);

@@ -1,4 +1,4 @@
-"""The servicer of the edge: what was refused at the door."""
+"""The servicer of the edge: what was refused at the door, and what was let in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from paymesh.edge.v1 import (
 from common.audit import require_role
 from common.context import current
 from common.paging import PageTokens
-from services.edge.convert import refusal_to_proto, refusal_to_story
+from services.edge.convert import refusal_to_proto
 from services.edge.store import EdgeStore
+from services.edge.story import list_story
 
 _PAGE_SIZE: Final = 100
 _LIST: Final = "edge.refusals"
@@ -60,10 +61,6 @@ class EdgeServicer(EdgeServiceServicer):
     async def ListStory(  # noqa: N802 - named by the contract
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
-        """Tell of a refused request by its number; what was let in is others' story."""
-        principal = current().principal
-        require_role(principal, _OPERATOR)
-        if not request.subject_id:
-            return ListStoryResponse()
-        refusal = await self._store.find_refusal(principal.tenant_id, request.subject_id)
-        return ListStoryResponse(items=[] if refusal is None else [refusal_to_story(refusal)])
+        """Tell this service's part of a story, or of a request by its number."""
+        require_role(current().principal, _OPERATOR)
+        return await list_story(self._store, self._tokens, request)

@@ -16,6 +16,7 @@ from services.edge.rest.app import build_app
 from services.edge.rest.callbacks import CallbackApi
 from services.edge.rest.door import Door, InFlight
 from services.edge.rest.http_server import HttpServer
+from services.edge.rest.journal import Journal
 from services.edge.rest.json_codec import JsonCodec
 from services.edge.rest.merchant_keys import MerchantKeys
 from services.edge.rest.once import IdempotencyKeys, Nonces
@@ -43,6 +44,12 @@ async def build(kit: Kit, settings: EdgeSettings) -> tuple[Service, HttpServer]:
         waiting_max=settings.refusals_waiting_max,
         per_second_max=settings.refusals_per_second_max,
     )
+    journal = Journal(
+        store.add_entries,
+        partial(store.keep_partitions, settings.journal_keep_days),
+        kit.clock,
+        waiting_max=settings.journal_waiting_max,
+    )
     routes = build_routes(contract_services(), JsonCodec())
     peers = ContractPeers(partial(kit.channel, NAME))
     for route in routes.routes:
@@ -57,6 +64,7 @@ async def build(kit: Kit, settings: EdgeSettings) -> tuple[Service, HttpServer]:
         Door,
         in_flight=InFlight(settings.requests_in_flight_max),
         refusals=refusals,
+        journal=journal,
         clock=kit.clock,
         ids=kit.ids,
         request_seconds=settings.request_seconds,
@@ -71,6 +79,8 @@ async def build(kit: Kit, settings: EdgeSettings) -> tuple[Service, HttpServer]:
         background=[
             Background("edge http", server.run),
             Background("edge refusals", refusals.run, flush=refusals.flush),
+            Background("edge journal", journal.run, flush=journal.flush),
+            Background("edge journal partitions", journal.run_partitions),
         ],
         close=server.close,
     )

@@ -43,7 +43,7 @@ from services.edge.rest.merchant_keys import MerchantKeys
 from services.edge.rest.once import IdempotencyKeys, Nonces, StoredAnswer, is_kept
 from services.edge.rest.problem import Problem
 from services.edge.rest.rate_limit import RateLimits
-from services.edge.rest.routes import BIZ_TRACE_ID, Route, RouteTable
+from services.edge.rest.routes import BIZ_TRACE_ID, ORDER_ID, Route, RouteTable
 from services.edge.rest.signature import check_digest, read_signature, verify_signature
 
 JSON: Final = "application/json"
@@ -105,6 +105,8 @@ class MerchantApi:
             raise MerchantSuspendedError(merchant_id=holder.merchant_id)
         request = route.read(values, scope["query_string"], body, key)
         call = self._begin_call(visit, route, holder, request)
+        visit.idempotency_key, visit.biz_trace_id = key, call.biz_trace_id
+        visit.noun_id = values[0] if values else getattr(request, ORDER_ID, "")
         with bound(call):
             if route.changes:
                 return await self._change(visit, route, holder, request, key)
@@ -139,7 +141,7 @@ class MerchantApi:
         key = await self._guards.keys.find(signed.key_id)
         verify_signature(signed, key.public_key)
         holder = key.holder
-        visit.merchant_id = holder.merchant_id
+        visit.merchant_id, visit.key_id, visit.mode = holder.merchant_id, holder.key_id, holder.mode
         self._guards.limits.check(holder.merchant_id, holder.mode)
         await self._guards.nonces.take(signed.key_id, signed.nonce)
         return holder
@@ -173,7 +175,10 @@ class MerchantApi:
         # The bytes are compared with those of this very code; others go on to the service.
         content = request.SerializeToString(deterministic=True)
         turn = await once.begin(holder.mode, holder.merchant_id, route.rpc, key, content)
+        visit.is_journaled = True
         if isinstance(turn, StoredAnswer):
+            visit.replayed = True
+            visit.biz_trace_id = turn.headers.get(BIZ_TRACE_ID_HEADER, "")
             headers = {**turn.headers, REPLAYED_HEADER: "true"}
             return Answer(turn.status, turn.content_type, turn.body, headers)
         kept: StoredAnswer | None = None
@@ -199,7 +204,9 @@ class MerchantApi:
         if route.story_field:
             story = getattr(getattr(response, route.story_field), BIZ_TRACE_ID)
             if story:
-                headers[BIZ_TRACE_ID_HEADER] = story
+                headers[BIZ_TRACE_ID_HEADER] = visit.biz_trace_id = story
+        if route.noun_field:
+            visit.noun_id = getattr(response, route.noun_field).id
         return Answer(200, JSON, orjson.dumps(route.write(response)), headers)
 
 

@@ -53,7 +53,8 @@ class CallbackApi:
             causation_id=visit.request_id,
         )
         query = scope["query_string"].decode("latin-1")
-        visit.reached = True
+        visit.reached = visit.is_journaled = True
+        visit.channel = channel
         with bound(call):
             seconds = max(0.001, visit.deadline_at - self._clock.monotonic())
             answer = await self._handle(channel, headers, query, body, seconds)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from common.clock import Clock
@@ -13,6 +14,7 @@ from common.errors import FieldInvalidError, InternalError, OverloadedError, Pay
 from common.ids import IdFactory
 from services.edge.errors import BodyLateError, BodyTooLargeError
 from services.edge.rest import problem
+from services.edge.rest.journal import Journal
 from services.edge.rest.problem import Problem
 from services.edge.rest.refusals import Refusals
 
@@ -55,12 +57,25 @@ class Visit:
     request_id: str
     deadline_at: float
     """Instant of the monotonic clock when its answer is worth nothing any more."""
+    began_at: datetime
     route: str = ""
     """HTTP method and route, as refusals record it."""
     merchant_id: str = ""
     """Set once the signature has proven it."""
     reached: bool = False
     """Whether a service was called: its refusals are its own affair."""
+    is_journaled: bool = False
+    """Whether the journal takes it down: it may have changed something."""
+    replayed: bool = False
+    """Whether its answer is that of an equal request before it."""
+    mode: str = ""
+    key_id: str = ""
+    channel: str = ""
+    """The channel that called back; empty for merchants."""
+    idempotency_key: str = ""
+    noun_id: str = ""
+    """What it made, or what it is about, as soon as that is known."""
+    biz_trace_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,7 @@ class Door:
         *,
         in_flight: InFlight,
         refusals: Refusals,
+        journal: Journal,
         clock: Clock,
         ids: IdFactory,
         request_seconds: float,
@@ -115,6 +131,7 @@ class Door:
         self._serve = serve
         self._in_flight = in_flight
         self._refusals = refusals
+        self._journal = journal
         self._clock = clock
         self._ids = ids
         self._request_seconds = request_seconds
@@ -124,6 +141,7 @@ class Door:
         visit = Visit(
             self._ids.new("req"),
             self._clock.monotonic() + self._request_seconds,
+            self._clock.now(),
             scope["method"],
         )
         try:
@@ -144,7 +162,15 @@ class Door:
             return
         finally:
             self._in_flight.leave()
-        await _send(send, visit, answer)
+        await self._end(visit, answer, "", send)
+
+    async def _end(self, visit: Visit, answer: Answer, reason: str, send: Send) -> None:
+        """Send an answer; the journal comes behind it, also when nobody waits for it any more."""
+        try:
+            await _send(send, visit, answer)
+        finally:
+            if visit.is_journaled:
+                self._journal.add(visit, answer.status, reason)
 
     async def _refuse(self, visit: Visit, error: PaymeshError, send: Send) -> None:
         told = Problem(error, visit.request_id)
@@ -154,7 +180,8 @@ class Door:
         if isinstance(error, BodyTooLargeError | BodyLateError):
             # The rest of the body is not read, so nothing can follow it.
             headers["connection"] = "close"
-        await _send(send, visit, Answer(told.status, problem.CONTENT_TYPE, told.body, headers))
+        answer = Answer(told.status, problem.CONTENT_TYPE, told.body, headers)
+        await self._end(visit, answer, told.reason, send)
 
 
 async def _send(send: Send, visit: Visit, answer: Answer) -> None:

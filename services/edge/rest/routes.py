@@ -10,7 +10,12 @@ from urllib.parse import parse_qsl
 
 from google.api import annotations_pb2  # type: ignore[import-untyped]
 from google.protobuf import message_factory
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
 from google.protobuf.message import Message
 
 from services.edge.errors import JsonFieldUnknownError, JsonInvalidError
@@ -27,6 +32,7 @@ from services.edge.rest.json_codec import (
 
 REQUEST_ID: Final = "request_id"
 BIZ_TRACE_ID: Final = "biz_trace_id"
+ORDER_ID: Final = "order_id"
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
 _VARIABLE: Final = re.compile(r"^\{([a-z][a-z0-9_]*)\}$")
 _LITERAL: Final = re.compile(r"^[A-Za-z0-9_-]+$")
@@ -67,6 +73,8 @@ class Route:
     variable_checks: tuple[Check, ...]
     story_field: str = ""
     """Field of the response whose message names the story; empty when none does."""
+    noun_field: str = ""
+    """Field of the response whose message has an id; empty when none has."""
 
     @property
     def name(self) -> str:
@@ -236,17 +244,18 @@ def _route(method: MethodDescriptor, rule: Any, codec: JsonCodec) -> Route:
         query=_query_fields(request.fields, left_out) if not has_body else {},
         write=codec.writer(response),
         variable_checks=tuple(scalar_check(request.fields_by_name[one]) for one in variables),
-        story_field=next(
-            (
-                one.name
-                for one in response.fields
-                if not one.is_repeated
-                and one.message_type is not None
-                and BIZ_TRACE_ID in one.message_type.fields_by_name
-            ),
-            "",
-        ),
+        story_field=_field_with(BIZ_TRACE_ID, response),
+        noun_field=_field_with("id", response),
     )
+
+
+def _field_with(name: str, response: Descriptor) -> str:
+    """Return the first field of a response whose message has a field `name`; empty for none."""
+    for one in response.fields:
+        inner = one.message_type
+        if not one.is_repeated and inner is not None and name in inner.fields_by_name:
+            return str(one.name)
+    return ""
 
 
 def _query_fields(
