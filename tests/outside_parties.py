@@ -35,6 +35,9 @@ from services.channel.transport import Transport
 from services.sandbox.cards import CardBehaviour, test_card
 from services.sandbox.config import SandboxSettings
 from services.sandbox.credentials import SandboxCredentials
+from services.sandbox.faults.plan import PPM, FaultKind, FaultPlan, FaultRule
+from services.sandbox.movements import MovementKind, list_movements
+from services.sandbox.serving import Sandbox
 
 CLOCK = SystemClock()
 _ids = IdFactory(CLOCK)
@@ -106,6 +109,38 @@ def sandbox_settings(
         **changes,
     }
     return SandboxSettings.model_validate(values)
+
+
+def fault(
+    kind: FaultKind,
+    *,
+    party: str = "",
+    verb: str = "",
+    rate_ppm: int = PPM,
+    delay_ms: int = 0,
+    hits_max: int = 0,
+) -> FaultRule:
+    """Return a rule of a fault plan, named after its kind; by default it hits each request."""
+    return FaultRule(
+        rule_id=f"{kind.value.lower()}.{party}.{verb}",
+        kind=kind,
+        party=party,
+        verb=verb,
+        rate_ppm=rate_ppm,
+        delay_ms=delay_ms,
+        hits_max=hits_max,
+    )
+
+
+async def misbehave(sandbox: Sandbox, *rules: FaultRule, seed: int = 1) -> None:
+    """Put a fault plan in force; without rules the parties behave again."""
+    await sandbox.conduct.put_plan(FaultPlan(seed, rules))
+
+
+async def moved(sandbox: Sandbox) -> list[tuple[MovementKind, str, int]]:
+    """Return kind, our reference and amount of what the parties really moved, in order."""
+    found = await sandbox.store.run(lambda db: list_movements(db, after=0, limit=10_000))
+    return [(one.kind, one.reference, one.money.amount_minor) for one in found]
 
 
 @dataclass

@@ -85,6 +85,8 @@ def write_notice(
         fields=fields,
         attempts=0,
         next_at=next_at,
+        signed_wrongly=signed_wrongly,
+        follows=follows,
     )
 
 

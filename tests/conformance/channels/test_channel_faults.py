@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from outside_parties import CLOCK, Channels, Proxy, pay_request, question_of, refund_of
+from outside_parties import (
+    CLOCK,
+    Channels,
+    Proxy,
+    Receiver,
+    eventually,
+    fault,
+    misbehave,
+    moved,
+    outcome_of,
+    pay_request,
+    question_of,
+    refund_of,
+)
 
 from common import context
 from common.context import CallContext
-from services.channel.guard import ChannelCall, Guard
+from services.channel.guard import ChannelCall, Guard, compare
 from services.channel.results import (
     ChannelError,
     ChannelInvalidError,
@@ -18,10 +32,14 @@ from services.channel.results import (
     ChannelRateLimitedError,
     ChannelResult,
     ChannelUnavailableError,
+    DeclinedError,
     ShowQrCode,
     State,
+    Verb,
 )
 from services.sandbox.cards import CardBehaviour
+from services.sandbox.faults.plan import FaultKind, FaultRule
+from services.sandbox.serving import Sandbox
 
 
 def _closed_port() -> str:
@@ -220,3 +238,167 @@ async def test_secrets_and_card_numbers_show_nowhere(
     said.append(repr(await guard.query(question_of(request))))
     for secret in secrets:
         assert not any(secret in text for text in said)
+
+
+Misbehave = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def plan(sandbox: Sandbox) -> AsyncIterator[Misbehave]:
+    """Puts rules in force for one test."""
+
+    async def put(*rules: FaultRule) -> None:
+        await misbehave(sandbox, *rules)
+
+    yield put
+    await misbehave(sandbox)
+
+
+async def _verdict(call: Awaitable[ChannelResult]) -> str:
+    """Return all that a caller may conclude from a verb."""
+    said = await outcome_of(call)
+    return said.state.value if isinstance(said, ChannelResult) else f"{said.reason} {said.outcome}"
+
+
+UNKNOWN = "CHANNEL_OUTCOME_UNKNOWN UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay_ms", "verdict"),
+    [
+        (FaultKind.DECLINE, 0, "DECLINED NOT_EXECUTED"),
+        (FaultKind.SLOW, 1_500, UNKNOWN),
+        (FaultKind.ANSWER_LOST_BEFORE, 0, UNKNOWN),
+        (FaultKind.ANSWER_LOST_AFTER, 0, UNKNOWN),
+        (FaultKind.OUTAGE, 60_000, UNKNOWN),
+    ],
+)
+async def test_paying_a_faulty_party_says_no_more_than_is_known(
+    channels: Channels, code: str, plan: Misbehave, kind: FaultKind, delay_ms: int, verdict: str
+) -> None:
+    guard, hasty, request = channels.guard(code), _hasty(channels, code, kind), pay_request()
+    await plan(fault(kind, verb="pay", delay_ms=delay_ms, hits_max=1))
+    assert await _verdict(hasty.pay(request)) == verdict
+    await plan()
+    if kind is FaultKind.DECLINE:
+        # For good: neither a question nor a repeat makes a payment of it.
+        assert await _verdict(guard.query(question_of(request))) in ("FAILED", "CLOSED")
+        assert await _verdict(guard.pay(request)) == verdict
+    else:
+        await channels.pay_for_good(guard, request)
+
+
+def _hasty(channels: Channels, code: str, kind: FaultKind) -> Guard:
+    """Return a guard that does not wait for slow answers."""
+    return channels.guard(code, timeout_seconds=0.5 if kind is FaultKind.SLOW else 5.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "delay_ms"),
+    [
+        (FaultKind.SLOW, 1_500),
+        (FaultKind.ANSWER_LOST_BEFORE, 0),
+        (FaultKind.ANSWER_LOST_AFTER, 0),
+        (FaultKind.OUTAGE, 60_000),
+    ],
+)
+async def test_every_other_verb_of_a_faulty_party_is_unknown_and_repeatable(
+    channels: Channels, code: str, plan: Misbehave, kind: FaultKind, delay_ms: int
+) -> None:
+    guard, hasty, request = channels.guard(code), _hasty(channels, code, kind), pay_request(100)
+    refund = refund_of(request, 40, await channels.pay_for_good(guard, request))
+    question = question_of(request)
+    calls: dict[str, tuple[Callable[[Guard], Awaitable[ChannelResult]], str]] = {
+        "query": (lambda guard: guard.query(question), "SUCCEEDED"),
+        "refund": (lambda guard: guard.refund(refund), "SUCCEEDED"),
+        "query_refund": (lambda guard: guard.query_refund(refund), "SUCCEEDED"),
+    }
+    if Verb.CLOSE in guard.capabilities:
+        other = question_of(pay_request())
+        calls["close"] = (lambda guard: guard.close(other), "NOT_FOUND")
+    for verb, (call, verdict) in calls.items():
+        await plan(fault(kind, verb=verb, delay_ms=delay_ms, hits_max=1))
+        assert await _verdict(call(hasty)) == UNKNOWN
+        await plan()
+        assert await _verdict(call(guard)) == verdict
+
+
+async def test_party_that_took_another_amount_is_a_conflict(
+    channels: Channels, code: str, plan: Misbehave, receiver: Receiver
+) -> None:
+    guard, request = channels.guard(code), pay_request(notify_url=receiver.url)
+    await plan(fault(FaultKind.WRONG_AMOUNT))
+    result = await guard.pay(request)
+    if isinstance(result.next_action, ShowQrCode):
+        assert await channels.scan(result.next_action.content) == 200
+        result = await guard.query(question_of(request))
+    assert (result.state, result.conflict) == (State.CONFLICT, "money")
+    assert result.money is not None
+    assert result.money != request.money
+    await eventually(lambda: len(receiver.received) >= 1)
+    told = (await guard.parse_callback(receiver.received[0])).result
+    compared = compare(told, request.reference, request.money)
+    assert (compared.state, compared.money) == (State.CONFLICT, result.money)
+
+
+async def test_refused_refund_is_declined_or_fails_later(
+    channels: Channels, code: str, plan: Misbehave, sandbox: Sandbox
+) -> None:
+    guard, request = channels.guard(code), pay_request(100)
+    refund = refund_of(request, 40, await channels.pay_for_good(guard, request))
+    await plan(fault(FaultKind.REFUND_REFUSED))
+    before = len(await moved(sandbox))
+    said = await outcome_of(guard.refund(refund))
+    if isinstance(said, ChannelResult):
+        assert said.state is State.PENDING
+        async with asyncio.timeout(10):
+            while said.state is State.PENDING:
+                said = await guard.query_refund(refund)
+        assert said.state is State.FAILED
+    else:
+        assert isinstance(said, DeclinedError)
+        assert said.outcome == "NOT_EXECUTED"
+    await plan()
+    assert await _verdict(guard.refund(refund)) == "DECLINED NOT_EXECUTED"
+    assert len(await moved(sandbox)) == before
+
+
+async def test_lying_callbacks_are_seen_through_and_questions_tell_the_truth(
+    channels: Channels, code: str, plan: Misbehave, receiver: Receiver
+) -> None:
+    """Wrong amount, denial, strange reference, wrong signature: each is told from the right one."""
+    guard, request = channels.guard(code), pay_request(notify_url=receiver.url)
+    receiver.answer = (guard.acknowledgement.status, guard.acknowledgement.body)
+    await plan(
+        fault(FaultKind.CALLBACK_WRONG_SIGNATURE),
+        fault(FaultKind.CALLBACK_WRONG_AMOUNT),
+        fault(FaultKind.CALLBACK_REORDERED),
+        fault(FaultKind.CALLBACK_CONTRADICTORY),
+        fault(FaultKind.CALLBACK_UNKNOWN_REFERENCE),
+    )
+    await channels.pay_for_good(guard, request)
+    await eventually(lambda: len(receiver.received) >= 6)
+    verdicts, numbers = [], set()
+    for raw in receiver.received:
+        try:
+            callback = await guard.parse_callback(raw)
+        except ChannelError as error:
+            verdicts.append(error.reason)
+            continue
+        numbers.add(callback.notice_id)
+        result = compare(callback.result, request.reference, request.money)
+        verdicts.append(f"CONFLICT {result.conflict}" if result.conflict else result.state.value)
+    denied = "CLOSED" if Verb.CLOSE in guard.capabilities else "FAILED"
+    assert sorted(verdicts) == sorted(
+        [
+            "CALLBACK_SIGNATURE_INVALID",
+            "CONFLICT money",
+            "CONFLICT reference",
+            "SUCCEEDED",
+            "PENDING",
+            denied,
+        ]
+    )
+    # None of them passes for a copy of another.
+    assert len(numbers) == 5
+    assert await _verdict(guard.query(question_of(request))) == "SUCCEEDED"

@@ -14,6 +14,10 @@ from outside_parties import (
     Channels,
     Receiver,
     eventually,
+    fault,
+    misbehave,
+    moved,
+    outcome_of,
     pay_request,
     question_of,
     refund_of,
@@ -21,8 +25,16 @@ from outside_parties import (
 )
 
 from common.embedded.ports import choose
-from services.channel.results import State
+from services.channel.guard import Guard
+from services.channel.results import (
+    CallbackSignatureInvalidError,
+    ChannelOutcomeUnknownError,
+    RawCallback,
+    ShowQrCode,
+    State,
+)
 from services.sandbox.credentials import SandboxCredentials
+from services.sandbox.faults.plan import FaultKind
 from services.sandbox.movements import list_movements
 from services.sandbox.serving import Sandbox
 from services.sandbox.store import Store
@@ -154,3 +166,52 @@ async def test_unreachable_receiver_gets_its_callback_later(
     receiver.answer = (200, b"ok")
     before = len(receiver.received)
     await eventually(lambda: len(receiver.received) > before)
+
+
+async def test_killing_the_sandbox_keeps_the_plan_its_counts_and_what_it_owes(
+    tmp_path: Path,
+    credentials: SandboxCredentials,
+    session: aiohttp.ClientSession,
+    receiver: Receiver,
+) -> None:
+    """Kill -9 twice: bounded faults do not come back, an outage goes on, callbacks keep order."""
+    (port,) = choose(1)
+    url = f"http://127.0.0.1:{port}"
+    channels = Channels(credentials, session, url, url)
+    settings = sandbox_settings(tmp_path, credentials)
+    planned = Sandbox(settings)
+    await misbehave(
+        planned,
+        fault(FaultKind.ANSWER_LOST_BEFORE, party="alipay", verb="pay", hits_max=1),
+        fault(FaultKind.OUTAGE, party="unionpay", delay_ms=600_000),
+        fault(FaultKind.CALLBACK_LATE, party="alipay", delay_ms=3_000),
+        fault(FaultKind.CALLBACK_WRONG_SIGNATURE, party="alipay"),
+        fault(FaultKind.CALLBACK_REORDERED, party="alipay"),
+    )
+    await planned.close()
+    qr, card = channels.guard("alipay_a"), channels.guard("unionpay_a")
+    request = pay_request(100, notify_url=receiver.url)
+    async with _process(tmp_path, credentials, port, session):
+        assert isinstance(await outcome_of(qr.pay(request)), ChannelOutcomeUnknownError)
+        assert isinstance(await outcome_of(card.pay(pay_request())), ChannelOutcomeUnknownError)
+    async with _process(tmp_path, credentials, port, session):
+        result = await qr.pay(request)
+        assert isinstance(result.next_action, ShowQrCode)
+        assert await channels.scan(result.next_action.content) == 200
+        assert isinstance(await outcome_of(card.pay(pay_request())), ChannelOutcomeUnknownError)
+    async with _process(tmp_path, credentials, port, session):
+        await eventually(lambda: len(receiver.received) >= 3)
+    told = [await _told(qr, one) for one in receiver.received]
+    assert told == [None, State.SUCCEEDED, State.PENDING]
+    after = Sandbox(settings)
+    _, hits = await after.conduct.read_plan()
+    assert hits == [1, 1, 1, 1, 1]
+    assert [one[1:] for one in await moved(after)] == [(request.reference, 100)]
+    await after.close()
+
+
+async def _told(guard: Guard, raw: RawCallback) -> State | None:
+    try:
+        return (await guard.parse_callback(raw)).result.state
+    except CallbackSignatureInvalidError:
+        return None
