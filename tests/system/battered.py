@@ -31,6 +31,8 @@ WAYS: Final = ("quick_pay", "qr_pay", "balance")
 AMOUNT_MINOR: Final = 1_000
 # Longer than any lease, breaker or janitor's pause that a broken process leaves behind.
 _PATIENCE_SECONDS: Final = 120.0
+# A payer who sees nothing to scan for so long pays anew, as people do.
+_PAYER_PATIENCE_SECONDS: Final = 15.0
 _REPEATABLE: Final = ("SAME_ID", "AFTER_DELAY")
 _OVER: Final = ("FAILED", "CLOSED", "RETURNED", "UNCLAIMED")
 
@@ -87,11 +89,16 @@ class Battered:
         self.completed.append(order["id"])
 
     async def _try_to_pay(self, order_id: str, way: str, key: str) -> bool:
-        """Pay once; return whether the order is completed, by this payment or another."""
+        """Pay once; return whether the order is completed, by this payment or another.
+
+        False as well when the payment gets nowhere: another is then tried beside it.
+        """
         body = {"product": way, "card_id": self.card_id if way == "quick_pay" else ""}
         path = f"/v1/orders/{order_id}/payments"
         payment = (await self.send("POST", path, body, key))["payment"]
-        while True:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PAYER_PATIENCE_SECONDS
+        while loop.time() < until:
             if payment["state"] in _OVER:
                 return False
             if "show_qr" in payment.get("next_action", {}):
@@ -102,6 +109,7 @@ class Battered:
             await asyncio.sleep(0.2)
             path = f"/v1/payments/{payment['id']}"
             payment = (await self.send("GET", path, None, ""))["payment"]
+        return False
 
     async def _scan(self, content: str) -> None:
         """Play the payer; a code that is paid already, or a party that is away, is no matter."""
