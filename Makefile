@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup demo up stop test test-long lint bench proto
+.PHONY: help setup demo up stop test test-long mutations lint bench proto
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,6 +32,9 @@ test: setup ## All tests but the long ones
 
 test-long: setup ## The long tests
 	@exec $(BIN)/python -m pytest -m long $(ARGS)
+
+mutations: setup ## Take each safety away in a copy, and see tests fail
+	@exec $(BIN)/python -m tests.mutations $(ARGS)
 
 lint: setup ## Style, types, import rules, contracts
 	$(BIN)/ruff check .

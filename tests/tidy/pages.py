@@ -19,6 +19,7 @@ import common
 import services
 from common.reasons import CODES
 from common.settings import PaymeshSettings, describe_settings
+from tests.mutations.page import safeties_page
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 IMAGE: Final = ROOT / "build" / "contracts.binpb"
@@ -118,7 +119,11 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final = {"docs/errors.md": errors_page, "docs/settings.md": settings_page}
+PAGES: Final = {
+    "docs/errors.md": errors_page,
+    "docs/safeties.md": safeties_page,
+    "docs/settings.md": settings_page,
+}
 
 
 def main() -> None:

@@ -365,6 +365,36 @@ async def test_expiring_from_two_sides_gives_back_once(
     assert user.credits_pending_minor == 0
 
 
+async def test_posting_parts_of_one_hold_from_many_writers_takes_each_part(
+    new_kit: NewKit, parties: tuple[Account, Account]
+) -> None:
+    """Each sees what the others have left of the hold: no part is lost, and none is too much."""
+    kits = [await new_kit() for _ in range(4)]
+    hold = _move(*parties, 20, kind=TransferKind.PENDING)
+    await kits[0].ledger.post([hold])
+
+    async def take(kit: LedgerKit) -> int:
+        taken = 0
+        for _ in range(10):
+            part = Transfer(
+                IDS.new("tfr"),
+                TransferKind.POST,
+                amount_minor=1,
+                pending_id=hold.id,
+                keep_rest=True,
+                movement="test.part",
+                reference_id="ref",
+            )
+            (result,) = await kit.ledger.post([part])
+            taken += result.status == TransferStatus.BOOKED
+        return taken
+
+    assert sum(await asyncio.gather(*map(take, kits))) == 20
+    user = (await kits[0].accounts.read(0, [parties[1].id]))[parties[1].id]
+    assert (user.available_minor, user.credits_pending_minor) == (20, 0)
+    await kits[0].assert_books_fit()
+
+
 async def test_expiring_what_is_not_over_gives_back_nothing(
     kit: LedgerKit, parties: tuple[Account, Account]
 ) -> None:

@@ -264,6 +264,33 @@ async def test_work_after_the_commit_sees_it_and_may_fail(
     assert seen == [1]
 
 
+async def test_an_event_in_the_hands_of_a_dying_consumer_is_heard_by_another(
+    pool: Pool, broker: Broker, make_consumer: MakeConsumer
+) -> None:
+    """The broker keeps an event until what it causes is committed, not until it is read."""
+    holding = asyncio.Event()
+
+    async def hold(_: Connection, __: Sequence[Event]) -> None:
+        holding.set()
+        await asyncio.Future()
+
+    dying = make_consumer("hands", hold, bindings=["shop.hands.*.v1"])
+    await dying.declare()
+    outbox = Outbox()
+    async with pool.transaction() as connection:
+        await outbox.add(connection, [new_event("hands", 1, "shop.hands.x.v1")])
+    await Relay(pool, broker, outbox, "hands").publish_round()
+    async with running(dying.run):
+        await asyncio.wait_for(holding.wait(), 30)
+    async with running(make_consumer("hands", note_effects, bindings=["shop.hands.*.v1"]).run):
+
+        async def arrived() -> bool:
+            return bool(await effects_of(pool, "hands"))
+
+        await until(arrived, 10)
+    assert await effects_of(pool, "hands") == [("hands", 1)]
+
+
 async def test_a_message_that_is_no_envelope_goes_to_the_dead_letters(
     pool: Pool, broker: Broker, make_consumer: MakeConsumer
 ) -> None:

@@ -1,0 +1,153 @@
+"""Safeties of the ledger: what keeps every posting exact, once, and within its limits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.safety import Safety
+
+_BOOKINGS: Final = "services/account/domain/bookings.py"
+_DECISIONS: Final = "services/account/domain/decisions.py"
+_LANE: Final = "services/account/store/lane.py"
+_QUERIES: Final = "services/account/queries.sql"
+_PURE: Final = (
+    "tests/unit/account/test_ledger_scenarios_pure.py"
+    "::test_playing_a_scenario_on_the_domain_gives_the_expected_results"
+)
+_FLOWS: Final = "tests/integration/account/test_ledger_flows.py"
+
+SAFETIES: Final = (
+    Safety(
+        name="ledger-dedup-in-batch",
+        protects="A transfer that comes twice in one batch is booked once.",
+        file=_DECISIONS,
+        before="""\
+        if known is not None:
+            return self._repeat(transfer, known)
+        try:
+""",
+        after="""\
+        try:
+""",
+        tests=(f"{_PURE}[batches]", f"{_PURE}[single]"),
+    ),
+    Safety(
+        name="ledger-fold-only-inserted",
+        protects="Balances move only by transfers whose rows were inserted by the same statement:"
+        " when another writer has taken an id, nothing of the batch is committed.",
+        file=_LANE,
+        before="""\
+        if inserted != len(stored):
+            return False
+""",
+        after="",
+        tests=(f"{_FLOWS}::test_posting_the_same_from_many_writers_books_it_once",),
+    ),
+    Safety(
+        name="ledger-same-id-same-content",
+        protects="An id that is used again for something else is refused, not answered as done.",
+        file=_DECISIONS,
+        before="        if different is None:\n",
+        after="        if True:\n",
+        tests=(f"{_PURE}[single]",),
+    ),
+    Safety(
+        name="ledger-chain-all-or-none",
+        protects="Of linked transfers nothing stays when one of them is refused.",
+        file=_DECISIONS,
+        before="                self._bookings.undo_chain()\n",
+        after="                self._bookings.end_chain()\n",
+        tests=(f"{_PURE}[chains]",),
+    ),
+    Safety(
+        name="ledger-limit",
+        protects="No account whose owner is not the platform goes below zero or its credit limit.",
+        file="services/account/domain/batches.py",
+        before="        return spendable < amount_minor\n",
+        after="        return False\n",
+        tests=(f"{_PURE}[single]", f"{_PURE}[batches]"),
+    ),
+    Safety(
+        name="ledger-hold",
+        protects="What is held can be neither spent nor held a second time.",
+        file="services/account/domain/batches.py",
+        before="self.credits_posted - self.debits_posted - self.debits_pending\n",
+        after="self.credits_posted - self.debits_posted\n",
+        tests=(f"{_PURE}[pending]",),
+    ),
+    Safety(
+        name="ledger-post-within-hold",
+        protects="A post takes no more than its hold keeps.",
+        file=_BOOKINGS,
+        before="        if amount > hold.held_minor:\n",
+        after="        if False:\n",
+        tests=(f"{_PURE}[pending]",),
+    ),
+    Safety(
+        name="ledger-void-tombstone",
+        protects="A void that overtakes its hold keeps the hold from ever taking effect.",
+        file=_BOOKINGS,
+        before="        if fate is None and pending_id >= self._snapshot.tombstones_from:\n",
+        after="        if False:\n",
+        tests=(f"{_PURE}[pending]",),
+    ),
+    Safety(
+        name="ledger-pending-resolved-once",
+        protects="A hold is posted, voided or expired once, whoever tries it how often.",
+        file=_BOOKINGS,
+        before="        del self._holds[hold.id]\n",
+        after="",
+        tests=(f"{_PURE}[pending]",),
+    ),
+    Safety(
+        name="ledger-holds-locked",
+        protects="Two processes that post parts of one hold at the same time take no part twice.",
+        file=_QUERIES,
+        before="""\
+    FROM holds
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+    FOR UPDATE
+""",
+        after="""\
+    FROM holds
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+""",
+        tests=(f"{_FLOWS}::test_posting_parts_of_one_hold_from_many_writers_takes_each_part",),
+    ),
+    Safety(
+        name="ledger-accounts-locked",
+        protects="Two processes that book on one account at the same time both see the other's"
+        " movement.",
+        file=_QUERIES,
+        before="""\
+    FROM accounts
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+    FOR UPDATE
+""",
+        after="""\
+    FROM accounts
+    WHERE book = $1 AND id = ANY($2::text[])
+    ORDER BY id
+""",
+        tests=(f"{_FLOWS}::test_posting_crosswise_from_many_writers_ends_in_no_deadlock",),
+    ),
+    Safety(
+        name="ledger-id-window",
+        protects="An id is refused once it is so old that what was kept under it may be archived.",
+        file="services/account/domain/requests.py",
+        before="        if not self._earliest <= transfer.id[4:14] <= self._latest:\n",
+        after="        if False:\n",
+        tests=(f"{_PURE}[requests]",),
+    ),
+    Safety(
+        name="ledger-outflow-holds-stay",
+        protects="A hold behind money that leaves ends only by a final outcome, never by time.",
+        file="services/account/domain/requests.py",
+        before="    if transfer.movement.startswith(OUTFLOW_PREFIXES):\n",
+        after="    if False:\n",
+        tests=(f"{_PURE}[requests]",),
+    ),
+)

@@ -1,0 +1,18 @@
+"""All safeties, by area."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations import doors, ledger, messages, orders
+from tests.mutations.safety import Safety
+
+AREAS: Final[dict[str, tuple[Safety, ...]]] = {
+    "The ledger": ledger.SAFETIES,
+    "Orders and clearing": orders.SAFETIES,
+    "Events, jobs, webhooks": messages.SAFETIES,
+    "Doors, calls, batches": doors.SAFETIES,
+}
+"""Safeties by the heading that they stand under."""
+
+SAFETIES: Final[tuple[Safety, ...]] = tuple(one for area in AREAS.values() for one in area)
