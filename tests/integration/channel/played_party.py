@@ -76,11 +76,16 @@ class PlayedParty(Adapter):
         self.declines = False
         self.processes_refunds = False
         self.plan: list[str] = []
-        """One entry a request: `ok`, `away`, `lost_before`, `lost_after`, `hang`."""
+        """One entry a request: `ok`, `away`, `lost_before`, `lost_after`, `hang`; or `slow`, which
+        answers when `release` is set."""
+        self.release = asyncio.Event()
         self.always = "ok"
         self.asked: list[str] = []
         """Names of the verbs, in the order of their coming."""
         self.on_question: Callable[[], Any] | None = None
+        """Awaited once, while a question waits for its answer."""
+        self.on_pay: Callable[[], Any] | None = None
+        """Awaited once, when the money was taken and the answer is not sent yet."""
 
     # What it is asked.
 
@@ -95,6 +100,16 @@ class PlayedParty(Adapter):
         if misdeed == "hang":
             await asyncio.Event().wait()
         return misdeed
+
+    async def _meanwhile(self, name: str) -> None:
+        happens = getattr(self, name)
+        if happens is not None:
+            setattr(self, name, None)
+            await happens()
+
+    async def _dawdle(self, misdeed: str) -> None:
+        if misdeed == "slow":
+            await self.release.wait()
 
     def _answer(self, misdeed: str, reference: str, standing: Standing) -> ChannelResult:
         if misdeed == "lost_after":
@@ -121,6 +136,8 @@ class PlayedParty(Adapter):
                 standing.state = State.FAILED
             elif not self.waits_for_payer:
                 self.payer_pays(request.reference)
+        await self._meanwhile("on_pay")
+        await self._dawdle(misdeed)
         if standing.state is State.FAILED and misdeed == "ok":
             decline = Decline(DeclineCode.INSUFFICIENT_FUNDS, Advice.OTHER_METHOD, Blame.PAYER)
             raise DeclinedError(decline, channel=self.channel, raw_code="51")
@@ -129,9 +146,8 @@ class PlayedParty(Adapter):
     async def query(self, request: QueryRequest) -> ChannelResult:
         """Tell the truth."""
         misdeed = await self._met("query")
-        if self.on_question is not None:
-            await self.on_question()
         standing = self.ledger.charges.get(request.reference)
+        await self._meanwhile("on_question")
         if standing is None:
             return ChannelResult(state=State.NOT_FOUND, reference=request.reference)
         return self._answer(misdeed, request.reference, standing)
@@ -156,12 +172,14 @@ class PlayedParty(Adapter):
             self.ledger.refunds[request.reference] = standing
             if not self.processes_refunds:
                 self.end_refund(request.reference)
+        await self._dawdle(misdeed)
         return self._answer(misdeed, request.reference, standing)
 
     async def query_refund(self, request: RefundRequest) -> ChannelResult:
         """Tell the truth."""
         misdeed = await self._met("query_refund")
         standing = self.ledger.refunds.get(request.reference)
+        await self._meanwhile("on_question")
         if standing is None:
             return ChannelResult(state=State.NOT_FOUND, reference=request.reference)
         return self._answer(misdeed, request.reference, standing)
