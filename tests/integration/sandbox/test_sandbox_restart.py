@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +22,7 @@ from outside_parties import (
     question_of,
     refund_of,
     sandbox_settings,
+    usd,
 )
 
 from common.embedded.ports import choose
@@ -29,6 +30,8 @@ from services.channel.guard import Guard
 from services.channel.results import (
     CallbackSignatureInvalidError,
     ChannelOutcomeUnknownError,
+    ChannelResult,
+    PayRequest,
     RawCallback,
     ShowQrCode,
     State,
@@ -215,3 +218,78 @@ async def _told(guard: Guard, raw: RawCallback) -> State | None:
         return (await guard.parse_callback(raw)).result.state
     except CallbackSignatureInvalidError:
         return None
+
+
+async def test_killing_a_misbehaving_sandbox_under_load_keeps_the_truth(
+    tmp_path: Path,
+    credentials: SandboxCredentials,
+    session: aiohttp.ClientSession,
+    receiver: Receiver,
+) -> None:
+    """Lost answers, outages, lying callbacks and kill -9 together: each payment is taken once."""
+    (port,) = choose(1)
+    url = f"http://127.0.0.1:{port}"
+    channels = Channels(credentials, session, url, url)
+    settings = sandbox_settings(tmp_path, credentials)
+    callbacks = [kind for kind in FaultKind if kind.value.startswith("CALLBACK_")]
+    planned = Sandbox(settings)
+    await misbehave(
+        planned,
+        fault(FaultKind.ANSWER_LOST_BEFORE, rate_ppm=200_000),
+        fault(FaultKind.ANSWER_LOST_AFTER, rate_ppm=200_000),
+        fault(FaultKind.SLOW, rate_ppm=100_000, delay_ms=100),
+        fault(FaultKind.OUTAGE, rate_ppm=10_000, delay_ms=100),
+        *(fault(kind, rate_ppm=200_000, delay_ms=100) for kind in callbacks),
+    )
+    await planned.close()
+    guards = [channels.guard("alipay_a"), channels.guard("unionpay_a")]
+    requests = [pay_request(500, notify_url=receiver.url) for _ in range(60)]
+
+    async def lives() -> None:
+        for number in range(4):
+            before = len(receiver.received)
+            async with _process(tmp_path, credentials, port, session):
+                # Killed as soon as it has got somewhere; the last one finishes.
+                if number < 3:
+                    await eventually(lambda: len(receiver.received) >= before + 5)  # noqa: B023
+                else:
+                    await paying
+                    await _until_told(guards, receiver, {one.reference for one in requests})
+
+    paying = asyncio.gather(
+        *(_insist(channels, guards[n % 2], request) for n, request in enumerate(requests))
+    )
+    async with asyncio.timeout(60):
+        await lives()
+    after = Sandbox(settings)
+    assert sorted(one[1:] for one in await moved(after)) == sorted(
+        (request.reference, 500) for request in requests
+    )
+    await after.close()
+
+
+async def _insist(channels: Channels, guard: Guard, request: PayRequest) -> None:
+    """Pay by repeating the same request until the party says that it is done."""
+    while True:
+        result = await outcome_of(guard.pay(request))
+        if isinstance(result, ChannelResult):
+            if result.state is State.SUCCEEDED:
+                return
+            if isinstance(result.next_action, ShowQrCode):
+                with suppress(aiohttp.ClientError):
+                    await channels.scan(result.next_action.content)
+        await asyncio.sleep(0.05)
+
+
+async def _until_told(guards: list[Guard], receiver: Receiver, references: set[str]) -> None:
+    """Wait until a callback of success came for each reference."""
+    seen = 0
+    while references:
+        for raw in receiver.received[seen:]:
+            guard = guards[0] if b"app_id=" in raw.body else guards[1]
+            with suppress(CallbackSignatureInvalidError):
+                result = (await guard.parse_callback(raw)).result
+                if result.state is State.SUCCEEDED and result.money == usd(500):
+                    references.discard(result.reference)
+            seen += 1
+        await asyncio.sleep(0.05)
