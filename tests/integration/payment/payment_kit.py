@@ -1,13 +1,14 @@
 """Payment on the real ledger, trade, routing and settlement; risk and the channel are played.
 
-`BreakingPeers` and `BreakingWriter` die at a step of one's choice, before or after it had its
+`Breaking` parts die at a step of one's choice, before or after it had its
 effect, as a process does: what they raise is caught by no flow.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -25,27 +26,14 @@ from paymesh.account.v1 import (
     TransferSpec,
 )
 from paymesh.channel.v1 import (
-    CHANNEL_REFUND_STATE_SUCCEEDED,
-    CHARGE_STATE_PENDING,
-    CHARGE_STATE_SUCCEEDED,
-    ChannelRefund,
-    ChannelServiceServicer,
-    Charge,
-    ChargeResponse,
-    QueryChargeResponse,
-    QueryRefundResponse,
-    RefundResponse,
     add_ChannelServiceServicer_to_server,
 )
 from paymesh.risk.v1 import (
-    VERDICT_PASS,
-    AssessActionResponse,
-    ResolveReservationResponse,
-    RiskServiceServicer,
     add_RiskServiceServicer_to_server,
 )
 from paymesh.trade.v1 import CreateOrderRequest, Order, TradeServiceStub
 from paymesh.type.v1 import Money
+from played_parties import Bank, PlayedChannel, PlayedRisk
 
 import services.account.wiring
 import services.payment.wiring
@@ -53,22 +41,29 @@ import services.routing.wiring
 import services.settlement.wiring
 import services.trade.wiring
 from common.context import bound
-from common.errors import NotFoundError
 from common.events.outbox import Outbox
+from common.jobs.job import JobKind
 from common.jobs.jobs import Jobs
+from common.jobs.worker import Worker
 from services.account.store.reading import ReadingStore
 from services.payment.config import PaymentSettings
 from services.payment.events import Announcements
+from services.payment.flows.janitor import Janitor
 from services.payment.flows.parts import Parts
 from services.payment.peers import Peers
 from services.payment.products import PRODUCTS
 from services.payment.store.exceptions import ExceptionStore
 from services.payment.store.payments import PaymentStore
 from services.payment.store.refunds import RefundStore
+from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND, CARRY_OUT
 from services.payment.writer import PaymentWriter
 
 FUNDS_MINOR = 1_000_000
 REQUEST_LIFE_SECONDS = 600
+DUE_SECONDS = 60
+UNKNOWN_SECONDS = 900
+REPEATS_MAX = 2
+_ROUNDS_MAX = 40
 
 
 class Crash(BaseException):
@@ -112,67 +107,6 @@ class Breaking:
         return call
 
 
-class PlayedRisk(RiskServiceServicer):  # type: ignore[misc]
-    """Risk lets everything pass."""
-
-    async def AssessAction(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Pass."""
-        return AssessActionResponse(verdict=VERDICT_PASS)
-
-    async def ResolveReservation(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Take note."""
-        return ResolveReservationResponse()
-
-
-@dataclass
-class Bank:
-    """What the played channel did, by reference."""
-
-    charged: dict[str, int] = field(default_factory=dict)
-    refunded: dict[str, int] = field(default_factory=dict)
-
-
-class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
-    """A channel: cards at once, QR codes when asked; a repeat never executes twice."""
-
-    def __init__(self, bank: Bank) -> None:
-        self._bank = bank
-
-    async def Charge(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Take the money."""
-        self._bank.charged.setdefault(request.reference, request.amount.amount_minor)
-        state = CHARGE_STATE_SUCCEEDED
-        if request.product == "qr_pay":
-            state = CHARGE_STATE_PENDING
-        charge = Charge(reference=request.reference, state=state, qr_content="qr")
-        return ChargeResponse(charge=charge)
-
-    async def QueryCharge(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Say that it was paid, if it was ever asked for."""
-        if request.reference not in self._bank.charged:
-            raise NotFoundError(resource="charge")
-        charge = Charge(reference=request.reference, state=CHARGE_STATE_SUCCEEDED)
-        return QueryChargeResponse(charge=charge)
-
-    async def Refund(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Give the money back."""
-        assert request.charge_reference in self._bank.charged
-        self._bank.refunded.setdefault(request.reference, request.amount.amount_minor)
-        refund = ChannelRefund(reference=request.reference, state=CHANNEL_REFUND_STATE_SUCCEEDED)
-        return RefundResponse(refund=refund)
-
-    async def QueryRefund(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Say what was given back."""
-        if request.reference not in self._bank.refunded:
-            raise NotFoundError(resource="refund")
-        refund = ChannelRefund(reference=request.reference, state=CHANNEL_REFUND_STATE_SUCCEEDED)
-        return QueryRefundResponse(refund=refund)
-
-
-for _played in (PlayedRisk, PlayedChannel):
-    _played.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
-
-
 @dataclass
 class PaymentKit:
     """Payment's parts, honest or breaking, and what lies under them."""
@@ -202,18 +136,90 @@ class PaymentKit:
             store, refunds = _BreakingStore(store, fault), _BreakingStore(refunds, fault)
             exceptions = _BreakingStore(exceptions, fault)
         products = {name: found.plugin for name, found in PRODUCTS.items()}
-        settings = PaymentSettings(request_life_seconds=REQUEST_LIFE_SECONDS)
+        settings = PaymentSettings(
+            request_life_seconds=REQUEST_LIFE_SECONDS,
+            exception_due_seconds=DUE_SECONDS,
+            exception_repeats_max=REPEATS_MAX,
+            unknown_exception_seconds=UNKNOWN_SECONDS,
+        )
         return Parts(store, refunds, exceptions, writer, peers, self.kit.clock, settings, products)
 
     def call(self) -> Any:
         """Return the merchant's circumstances."""
         return merchant_call(self.merchant_id)
 
-    def account(self, owner: str, kind: str) -> str:
-        """Return the id of an account in USD."""
-        return account_id_for(owner, kind, "USD", tenant_id="default", mode="TEST")
+    async def run_due(self, seconds: float = 0, fault: Fault | None = None) -> None:
+        """Let time pass, and the jobs that are due by then run."""
+        self.kit.clock.ahead += timedelta(seconds=seconds)
+        janitor = Janitor(self.parts(fault))
+        kinds = {
+            ADVANCE_PAYMENT: JobKind(janitor.ask_about_payment, attempts_max=None),
+            ADVANCE_REFUND: JobKind(janitor.ask_about_refund, attempts_max=None),
+            CARRY_OUT: JobKind(janitor.carry_out_exception, attempts_max=None),
+        }
+        worker = Worker(self.kit.pools["payment"], Jobs(), kinds, service="payment")
+        await worker.run_due(self.kit.clock.now())
 
-    async def new_order(self, amount_minor: int) -> Order:
+    async def unfinished(self) -> list[tuple[str, str]]:
+        """Return what has not ended in payment, as (noun, state)."""
+        rows = await self.kit.rows(
+            "payment",
+            """
+            SELECT 'payment' AS noun, state FROM payments
+            WHERE state NOT IN ('SUCCEEDED', 'FAILED', 'CLOSED', 'RETURNED', 'UNCLAIMED')
+            UNION ALL SELECT 'refund', state FROM refunds
+            WHERE state NOT IN ('SUCCEEDED', 'FAILED')
+            UNION ALL SELECT kind, state FROM exceptions WHERE state <> 'RESOLVED'
+            UNION ALL SELECT kind, state FROM jobs WHERE state IN ('OPEN', 'PARKED')
+            """,
+        )
+        return [(row["noun"], row["state"]) for row in rows]
+
+    async def bring_to_rest(self) -> None:
+        """Let the janitor and the desk's deadlines work until nothing is open any more."""
+        for number in range(_ROUNDS_MAX):
+            await self.run_due(35 + 30 * number)
+            if not await self.unfinished():
+                return
+        pytest.fail(f"still open: {await self.unfinished()}")
+
+    async def exceptions(self, subject_id: str) -> list[dict[str, Any]]:
+        """Return the exceptions about a subject, oldest first."""
+        return await self.kit.rows(
+            "payment",
+            "SELECT id, kind, state, version, action, maker, checker, resolution, detail,"
+            " default_action, repeats FROM exceptions WHERE subject_id = $1"
+            " ORDER BY created_at, id",
+            subject_id,
+        )
+
+    async def check_everything(self) -> None:
+        """Nothing is on its way, the channel owes what the books say, and the books hold."""
+        assert await self.balance("platform", "payment_transit") == 0
+        assert await self.balance("platform", "refund_transit") == 0
+        for currency in ("USD", "EUR"):
+            rows = await self.kit.rows(
+                "account",
+                "SELECT coalesce(sum(debits_posted_minor - credits_posted_minor), 0)::bigint AS s"
+                " FROM accounts WHERE kind = 'channel_receivable' AND owner_id <> 'bank'"
+                " AND currency_code = $1",
+                currency,
+            )
+            assert rows[0]["s"] == self.bank.owes(currency), currency
+            for kind in ("suspense", "payment_transit"):
+                assert await self.balance("platform", kind, currency) == 0, (kind, currency)
+        holds = await self.kit.rows(
+            "account",
+            "SELECT id FROM accounts WHERE debits_pending_minor <> 0 OR credits_pending_minor <> 0",
+        )
+        assert holds == []
+        await self.check_books()
+
+    def account(self, owner: str, kind: str, currency_code: str = "USD") -> str:
+        """Return the id of an account."""
+        return account_id_for(owner, kind, currency_code, tenant_id="default", mode="TEST")
+
+    async def new_order(self, amount_minor: int, **more: Any) -> Order:
         """Make an order of the user."""
         self.number += 1
         stub = TradeServiceStub(self.kit.channel("edge", "trade"))
@@ -224,15 +230,17 @@ class PaymentKit:
                     merchant_order_no=f"order-{self.number}",
                     amount=Money(currency_code="USD", amount_minor=amount_minor),
                     user_id=self.user_id,
+                    **more,
                 )
             )
         return answer.order
 
-    async def balance(self, owner: str, kind: str) -> int:
+    async def balance(self, owner: str, kind: str, currency_code: str = "USD") -> int:
         """Return what an account has available, in minor units."""
         stub = AccountServiceStub(self.kit.channel("payment", "account"))
+        ids = [self.account(owner, kind, currency_code)]
         with bound(self.call()):
-            answer = await stub.GetAccounts(GetAccountsRequest(ids=[self.account(owner, kind)]))
+            answer = await stub.GetAccounts(GetAccountsRequest(ids=ids))
         return sum(account.balance.available_minor for account in answer.accounts)
 
     async def movements(self, reference_id: str) -> dict[str, list[int]]:
