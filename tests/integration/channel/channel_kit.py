@@ -223,7 +223,7 @@ class ChannelKit:
             **changes,
         }
         gateway = self.sandbox._alipay
-        return RawCallback(body=gateway.sign_notice(app_id, fields))
+        return RawCallback(body=gateway.sign_notice(app_id, fields, wrongly=False))
 
 
 def forged(raw: RawCallback, **changes: str) -> RawCallback:
