@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from common.context import CallContext
 from common.errors import IdConflictError, NotFoundError, StateConflictError
 from common.money import Money
-from services.channel.domain import Charge, Refund, RefundState
+from services.channel.domain import REFUND_ENDED, Charge, Refund, RefundState
 from services.channel.errors import CurrencyMismatchError, RefundExceedsChargeError
 from services.channel.flows.charge_payer import check_amount
 from services.channel.flows.parts import Parts, may_see, owner_of
@@ -110,7 +110,12 @@ async def _send(parts: Parts, refund: Refund, charge: Charge, call: CallContext)
 
 
 async def _answer_repeat(parts: Parts, refund: Refund, charge: Charge, call: CallContext) -> Refund:
-    if refund.state is not RefundState.UNKNOWN:
+    """Answer from what has ended; ask where it has not, but never send again.
+
+    What the channel accepted is asked about too: a repeat comes from somebody who waits for the
+    end, and the callback that tells of it may have been lost or doubted.
+    """
+    if refund.state in REFUND_ENDED:
         return _or_refusal(refund)
     joined = await parts.refunding.join(refund.reference)
     if joined is not None:
