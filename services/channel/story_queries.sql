@@ -18,24 +18,28 @@ SELECT at, kind, subject, summary, details FROM (
     FROM channel_refunds WHERE biz_trace_id = $1 AND biz_trace_id <> ''
     UNION ALL
     SELECT h.at, 'channel_call', 'charge ' || h.id,
-        c.channel || ' ' || h.reason || ' → ' || h.to_state,
-        jsonb_build_object('channel', c.channel, 'verdict', h.to_state)
+        c.channel || CASE WHEN h.from_state IN ('', 'NOT_SENT') THEN ' is sent the request'
+            ELSE ' ' || h.reason || ' → ' || h.to_state END,
+        jsonb_build_object('channel', c.channel,
+            'verdict', CASE WHEN h.from_state IN ('', 'NOT_SENT') THEN '' ELSE h.to_state END)
         || CASE h.version WHEN c.version THEN jsonb_build_object(
             'channel_transaction_no', c.channel_transaction_no, 'raw_code', c.raw_code,
             'decline_code', c.decline_code, 'remedy', c.remedy, 'blame', c.blame) ELSE '{}' END
     FROM history AS h JOIN charges AS c ON c.reference = h.id
     WHERE h.biz_trace_id = $1 AND h.biz_trace_id <> '' AND h.noun = 'charge'
-        AND h.actor NOT LIKE 'CHANNEL:%'
+        AND h.reason NOT LIKE 'callback %'
     UNION ALL
     SELECT h.at, 'channel_call', 'refund ' || h.id,
-        r.channel || ' ' || h.reason || ' → ' || h.to_state,
-        jsonb_build_object('channel', r.channel, 'verdict', h.to_state)
+        r.channel || CASE WHEN h.from_state IN ('', 'NOT_SENT') THEN ' is sent the request'
+            ELSE ' ' || h.reason || ' → ' || h.to_state END,
+        jsonb_build_object('channel', r.channel,
+            'verdict', CASE WHEN h.from_state IN ('', 'NOT_SENT') THEN '' ELSE h.to_state END)
         || CASE h.version WHEN r.version THEN jsonb_build_object(
             'channel_transaction_no', r.channel_transaction_no, 'raw_code', r.raw_code,
             'decline_code', r.decline_code, 'remedy', r.remedy, 'blame', r.blame) ELSE '{}' END
     FROM history AS h JOIN channel_refunds AS r ON r.reference = h.id
     WHERE h.biz_trace_id = $1 AND h.biz_trace_id <> '' AND h.noun = 'refund'
-        AND h.actor NOT LIKE 'CHANNEL:%'
+        AND h.reason NOT LIKE 'callback %'
     UNION ALL
     SELECT received_at, 'callback', lower(kind) || ' ' || reference,
         channel || ' tells ' || told_state || ': ' || verdict,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import paymesh.account.v1 as account
@@ -19,6 +20,7 @@ import paymesh.trade.v1 as trade
 from paymesh.type.v1 import Fact, StoryItem
 
 from services.cli.operator import Operator
+from services.cli.timeline import in_order, name_events, related_ids
 
 # Each service has messages of its own with the same fields, so that each can grow by itself.
 TELLERS: Final[Mapping[str, tuple[Callable[[Any], Any], Any]]] = {
@@ -34,6 +36,9 @@ TELLERS: Final[Mapping[str, tuple[Callable[[Any], Any], Any]]] = {
 """Services that tell facts and stories."""
 
 _TIMEOUT_SECONDS: Final = 30.0
+_RELATED_MAX: Final = 1000
+# No number is longer (the contracts).
+_SUBJECT_LENGTH_MAX: Final = 64
 # An event is heard within milliseconds, on a machine that is overloaded within a second or two.
 _QUIET_LOOKS: Final = 5
 _LOOK_EVERY_SECONDS: Final = 0.4
@@ -80,22 +85,48 @@ async def wait_until_finished(operator: Operator, seconds: float) -> bool:
     return True
 
 
-async def find_story(operator: Operator, subject: str) -> str:
-    """Return the story that an id, number or reference belongs to; empty when nobody knows it."""
+@dataclass(frozen=True)
+class Found:
+    """What is known of a number."""
 
-    async def ask(service: str, make: Callable[[Any], Any], messages: Any) -> str:
-        request = messages.ListStoryRequest(subject_id=subject, page_size=1)
-        answer = await operator.stub(make, service).ListStory(request, timeout=_TIMEOUT_SECONDS)
-        return str(answer.biz_trace_id)
+    stories: list[str]
+    """The stories that it belongs to, the likeliest first."""
+    alone: list[StoryItem]
+    """What is told of it where it belongs to no story."""
 
-    answers = await asyncio.gather(
-        *(ask(service, make, messages) for service, (make, messages) in _story_tellers().items())
-    )
-    return next((answer for answer in answers if answer), "")
+
+async def find_stories(operator: Operator, subject: str) -> Found:
+    """Ask every service which stories an id, number or reference belongs to.
+
+    The subject may be a story's own id. Where nobody knows it, all are asked once more, and search
+    where no index helps.
+    """
+    if len(subject) > _SUBJECT_LENGTH_MAX:
+        return Found([], [])
+    for thorough in (False, True):
+        answers = await _ask_all(operator, subject_id=subject, page_size=1, thorough=thorough)
+        stories = [
+            story
+            for answer in answers
+            for story in (answer.biz_trace_id, *answer.other_biz_trace_ids)
+            if story
+        ]
+        if not thorough:
+            itself = await _ask_all(operator, biz_trace_id=subject, page_size=1)
+            if any(answer.items for answer in itself):
+                stories.insert(0, subject)
+        alone = [item for answer in answers if not answer.biz_trace_id for item in answer.items]
+        if stories or alone:
+            return Found(list(dict.fromkeys(stories)), in_order(alone))
+    return Found([], [])
 
 
 async def tell_story(operator: Operator, biz_trace_id: str) -> list[StoryItem]:
-    """Return everything that every service tells of a story, oldest first."""
+    """Return everything that every service tells of a story, oldest first.
+
+    First each tells what it knows by the story's id; then what they know of the events, requests
+    and nouns that the others told of: who heard an event, which request was refused.
+    """
 
     async def ask(service: str, make: Callable[[Any], Any], messages: Any) -> list[StoryItem]:
         stub = operator.stub(make, service)
@@ -113,7 +144,25 @@ async def tell_story(operator: Operator, biz_trace_id: str) -> list[StoryItem]:
         *(ask(service, make, messages) for service, (make, messages) in _story_tellers().items())
     )
     items = [item for answer in answers for item in answer]
-    return sorted(items, key=lambda item: (item.occurred_at.seconds, item.occurred_at.nanos))
+    known = related_ids(items)
+    for start in range(0, len(known), _RELATED_MAX):
+        ids = known[start : start + _RELATED_MAX]
+        related = await _ask_all(operator, biz_trace_id=biz_trace_id, related_ids=ids)
+        items += [item for answer in related for item in answer.items]
+    name_events(items)
+    return in_order(items)
+
+
+async def _ask_all(operator: Operator, **asked: Any) -> list[Any]:
+    """Ask every service the same; `asked` are fields of ListStoryRequest."""
+    return await asyncio.gather(
+        *(
+            operator.stub(make, service).ListStory(
+                messages.ListStoryRequest(**asked), timeout=_TIMEOUT_SECONDS
+            )
+            for service, (make, messages) in _story_tellers().items()
+        )
+    )
 
 
 async def list_movements(operator: Operator) -> list[Any]:

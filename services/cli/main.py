@@ -113,11 +113,19 @@ def audit() -> None:
 def trace(
     subject: Annotated[str, typer.Argument(help="an order, payment, refund, story …")],
     as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False,
+    service: Annotated[
+        list[str] | None, typer.Option("--service", help="only what this service tells")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="only one kind: request, call, decision, state, posting …"),
+    ] = None,
 ) -> None:
     """Tell the whole story of an order on one time line."""
-    from services.cli.trace import run_trace
+    from services.cli.trace import Wanted, run_trace
 
-    _run(run_trace(subject, as_json, Console()))
+    wanted = Wanted(frozenset(service or ()), frozenset(kind or ()))
+    _run(run_trace(subject, as_json, Console(), wanted))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> None:

@@ -1,7 +1,8 @@
 -- What payment tells of a business story besides the common tables (form: common/story_queries.sql).
 
 -- name: list_story
--- Payments and refunds as they were asked for, what was decided for them, and each attempt.
+-- Payments and refunds as they were asked for, what was decided for them, each attempt, and what a
+-- person had to look at. What was decided is dated by its row, which is written when all is.
 SELECT at, kind, subject, summary, details FROM (
     SELECT created_at AS at, 'call' AS kind, 'payment ' || id AS subject,
         'CreatePayment' AS summary,
@@ -10,21 +11,36 @@ SELECT at, kind, subject, summary, details FROM (
             'amount_minor', amount_minor::text, 'currency_code', currency_code) AS details
     FROM payments WHERE biz_trace_id = $1
     UNION ALL
-    SELECT created_at, 'decision', 'payment ' || id, 'risk: ' || risk_verdict,
-        jsonb_build_object('rules', risk_rules)
-    FROM payments WHERE biz_trace_id = $1
+    SELECT h.recorded_at, 'decision', 'payment ' || p.id, 'risk: ' || p.risk_verdict,
+        jsonb_build_object('rules', p.risk_rules)
+    FROM payments AS p
+    JOIN history AS h ON h.id = p.id AND h.noun = 'payment' AND h.version = 1
+    WHERE p.biz_trace_id = $1
     UNION ALL
-    SELECT created_at, 'decision', 'payment ' || id,
-        product || CASE channel WHEN '' THEN ' by no channel' ELSE ' by ' || channel END
-            || CASE channel_reason WHEN '' THEN '' ELSE ': ' || channel_reason END,
-        jsonb_build_object('product', product, 'channel', channel, 'reason', channel_reason)
-    FROM payments WHERE biz_trace_id = $1
+    SELECT h.recorded_at, 'decision', 'payment ' || p.id,
+        'product ' || p.product || CASE p.channel WHEN '' THEN ', no channel'
+            ELSE ' by ' || p.channel END
+            || CASE p.channel_reason WHEN '' THEN '' ELSE ': ' || p.channel_reason END,
+        jsonb_build_object('product', p.product, 'channel', p.channel, 'reason', p.channel_reason)
+    FROM payments AS p
+    JOIN history AS h ON h.id = p.id AND h.noun = 'payment' AND h.version = 1
+    WHERE p.biz_trace_id = $1
     UNION ALL
-    SELECT a.created_at, 'decision', 'payment ' || a.payment_id,
+    SELECT greatest(a.created_at, h.recorded_at), 'decision', 'payment ' || a.payment_id,
         'attempt ' || a.attempt || ' at ' || a.channel,
         jsonb_build_object('reference', a.reference, 'channel', a.channel,
             'attempt', a.attempt::text)
-    FROM payments AS p JOIN attempts AS a ON a.payment_id = p.id WHERE p.biz_trace_id = $1
+    FROM payments AS p JOIN attempts AS a ON a.payment_id = p.id
+    JOIN history AS h ON h.id = p.id AND h.noun = 'payment' AND h.version = 1
+    WHERE p.biz_trace_id = $1
+    UNION ALL
+    SELECT created_at, 'exception', 'exception ' || id, kind || ' of ' || subject_id,
+        jsonb_build_object('kind', kind, 'subject_id', subject_id, 'channel', channel,
+            'amount_minor', amount_minor::text, 'currency_code', currency_code,
+            'default_action', default_action, 'action', action, 'maker', maker,
+            'checker', checker, 'resolution', resolution,
+            'due_at', to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+    FROM exceptions WHERE biz_trace_id = $1 AND biz_trace_id <> ''
     UNION ALL
     SELECT created_at, 'call', 'refund ' || id, 'RefundPayment',
         jsonb_build_object('actor', actor, 'payment_id', payment_id, 'order_id', order_id,
