@@ -24,6 +24,7 @@ T = TypeVar("T")
 SERVERS_CLOCK: Final[Mapping[str, frozenset[str]]] = {
     "history": frozenset({"recorded_at"}),
     "outbox": frozenset({"recorded_at", "position", "published_at"}),
+    "jobs": frozenset({"ended_at"}),
     "inbox": frozenset({"received_at"}),
     "inbox_parked": frozenset({"due_at", "parked_at"}),
     "inbox_dead": frozenset({"died_at"}),
