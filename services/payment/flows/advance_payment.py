@@ -40,9 +40,17 @@ async def _advance(parts: Parts, payment: Payment) -> Payment:
             await parts.peers.open_platform_accounts(payment)
             return await collect_from_ledger(parts, payment)
         return payment
-    if payment.state in PAYMENT_OPEN and payment.expires_at <= parts.clock.now():
+    if payment.state in PAYMENT_OPEN and await _is_of_no_use(parts, payment):
         return await apply_news(parts, payment, await parts.peers.close_charge(payment))
     return await apply_news(parts, payment, await parts.peers.query_charge(payment))
+
+
+async def _is_of_no_use(parts: Parts, payment: Payment) -> bool:
+    """Say whether an open payment could only be paid too late, or twice."""
+    if payment.expires_at <= parts.clock.now():
+        return True
+    siblings = await parts.store.find_payments_of_order(payment.order_id)
+    return any(one.state is PaymentState.SUCCEEDED for one in siblings)
 
 
 async def close_payment(parts: Parts, payment: Payment) -> Payment:

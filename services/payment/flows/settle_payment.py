@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.payment.domain.payments import Payment
 from services.payment.domain.postings import (
     conflict_return_chain,
@@ -10,24 +12,50 @@ from services.payment.domain.postings import (
     settle_chain,
     unclaim_chain,
 )
-from services.payment.domain.states import PAYMENT_OVER, PaymentState
+from services.payment.domain.states import PaymentState
 from services.payment.events import payment_returned, payment_succeeded
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, report_return_refused, save
 from services.payment.peers import AccountNames
 from services.payment.store.rows import Change
 
+# It is known where the money goes, and whose it is.
+_MONEY_PLACED: Final = frozenset(
+    {
+        PaymentState.SUCCEEDED,
+        PaymentState.CONFLICTED,
+        PaymentState.RETURNING,
+        PaymentState.RETURNED,
+        PaymentState.UNCLAIMED,
+    }
+)
+
 _LOST_CLAIM = "the order is paid or closed already"
 _OTHER_MONEY = "other money came than was asked for"
+
+
+# Somebody who changes a payment that often while its money is booked is a bug, not a race.
+_ROUNDS_MAX: Final = 8
 
 
 async def settle(parts: Parts, payment: Payment, *, received: bool = False) -> Payment:
     """Bring received money to its end; safe to repeat from any point, with the same ids.
 
-    `received` says that the money is in transit already. Raises PaymeshError when a peer cannot be
-    reached: the payment stays as it was, and the janitor comes back to it.
+    Whoever changed the payment meanwhile did not know of the money: it is gone on with from what
+    stands now, so that a late success is not lost to an earlier failure. `received` says that the
+    money is in transit already. Raises PaymeshError when a peer cannot be reached: the payment
+    stays as it was, and the janitor comes back to it.
     """
-    if payment.state in PAYMENT_OVER or payment.state is PaymentState.CONFLICTED:
+    for _ in range(_ROUNDS_MAX):
+        payment = await _settle_once(parts, payment, received)
+        if payment.state in _MONEY_PLACED:
+            break
+        received = True
+    return payment
+
+
+async def _settle_once(parts: Parts, payment: Payment, received: bool) -> Payment:
+    if payment.state in _MONEY_PLACED and payment.state is not PaymentState.RETURNING:
         return payment
     if payment.state is not PaymentState.RETURNING:
         if not received:
