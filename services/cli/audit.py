@@ -4,6 +4,7 @@
 sums its open holds. 3. Every payment and refund has exactly the postings of docs/money-flows.md.
 4. Orders agree with their payments, clearing entries with both. 5. What channels say they did
 agrees with what the ledger says they owe.
+6. What is in transit and in suspense is what open payments explain; exceptions are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paymesh.account.v1 import AccountServiceStub, CheckBooksRequest, GetTrialBalanceRequest
+from paymesh.account import PLATFORM_OWNER, account_id_for
+from paymesh.account.v1 import (
+    AccountServiceStub,
+    Balance,
+    CheckBooksRequest,
+    GetAccountsRequest,
+    GetTrialBalanceRequest,
+)
 from paymesh.type.v1 import Fact
 from rich.console import Console
 
@@ -64,8 +72,13 @@ async def audit(operator: Operator) -> Findings:
     postings = await _postings(operator, findings)
     payments = await list_facts(operator, "payment", "payment")
     refunds = await list_facts(operator, "payment", "refund")
+    exceptions = await list_facts(operator, "payment", "exception")
     findings.counted["payments"] = len(payments)
     findings.counted["refunds"] = len(refunds)
+    findings.counted["exceptions"] = len(exceptions)
+    findings.counted["exceptions open"] = sum(
+        1 for fact in exceptions if fact.values["state"] != "RESOLVED"
+    )
     by_id = {fact.key: fact.values for fact in payments}
     for fact in payments:
         _compare(findings, f"payment {fact.key}", expected_of_payment(fact.values), postings, fact)
@@ -74,9 +87,10 @@ async def audit(operator: Operator) -> Findings:
         if payment is None:
             findings.off.append(f"refund {fact.key} has no payment")
             continue
-        expected = expected_of_refund(fact.values, payment)
+        expected = expected_of_refund(fact.values, payment, postings.get(fact.key))
         _compare(findings, f"refund {fact.key}", expected, postings, fact)
     _check_cumulative(findings, payments, refunds)
+    await _check_ways(operator, findings, payments)
     await _check_orders(operator, findings, by_id)
     await _check_clearing(operator, findings, payments, refunds)
     return findings
@@ -118,8 +132,12 @@ def expected_of_payment(payment: Values) -> Lines:
     """Return the postings that docs/money-flows.md wants of a payment in its state."""
     amount, fee = int(payment["amount_minor"]), int(payment["fee_minor"])
     state = payment["state"]
-    if state == "RETURNED":
-        return {"payment.receive": amount, "payment.return": amount}
+    if payment["received_currency_code"]:
+        # Other money came than was asked for: as much as came, in its own currency.
+        return _some(_expected_of_conflict(state, int(payment["received_minor"])))
+    if state in ("RETURNED", "UNCLAIMED"):
+        last = "payment.return" if state == "RETURNED" else "payment.unclaim"
+        return {"payment.receive": amount, last: amount}
     if state != "SUCCEEDED":
         return {"payment.receive": amount} if state in ("RECEIVED", "RETURNING") else {}
     if payment["order_type"] == "recharge":
@@ -129,11 +147,24 @@ def expected_of_payment(payment: Values) -> Lines:
         "payment.settle": amount - fee,
         "payment.fee": fee,
     }
-    return {movement: value for movement, value in lines.items() if value}
+    return _some(lines)
 
 
-def expected_of_refund(refund: Values, payment: Values) -> Lines:
-    """Return the postings that docs/money-flows.md wants of a refund in its state."""
+def _expected_of_conflict(state: str, received: int) -> Lines:
+    lines = {"payment.conflict": received}
+    if state == "RETURNED":
+        lines["payment.conflict_return"] = received
+    if state == "UNCLAIMED":
+        lines["payment.unclaim"] = received
+    return lines
+
+
+def expected_of_refund(refund: Values, payment: Values, booked: Lines | None = None) -> Lines:
+    """Return the postings that docs/money-flows.md wants of a refund in its state.
+
+    `booked` is needed where a refund was let fail while it was not known whether its hold stood:
+    it did or did not, and was released if it did.
+    """
     amount, fee = int(refund["amount_minor"]), int(refund["fee_returned_minor"])
     held = {"refund.hold": amount - fee, "refund.fee_hold": fee}
     if payment["order_type"] == "recharge":
@@ -145,8 +176,12 @@ def expected_of_refund(refund: Values, payment: Values) -> Lines:
         lines = {**held, **posted, "refund.pay": amount}
     elif state in ("HELD", "UNKNOWN"):
         lines = held
-    elif state == "FAILED" and refund["source_kind"]:
+    elif state == "FAILED" and (refund["source_kind"] or "refund.hold" in (booked or {})):
         lines = {**held, **{name.replace("hold", "void"): value for name, value in held.items()}}
+    return _some(lines)
+
+
+def _some(lines: Lines) -> Lines:
     return {movement: value for movement, value in lines.items() if value}
 
 
@@ -172,6 +207,51 @@ def _check_cumulative(
             findings.off.append(
                 f"payment {fact.key}: says {said} of {amount} given back, refunds {given[fact.key]}"
             )
+
+
+Way = tuple[str, str, str]
+"""(currency, mode, kind) of an account of the platform that money passes through."""
+
+
+def expected_on_ways(payments: Sequence[Fact]) -> dict[Way, int]:
+    """Return what must be on the platform's ways, in minor units: what open payments explain."""
+    wanted: dict[Way, int] = defaultdict(int)
+    for fact in payments:
+        values = fact.values
+        currency, mode = values["currency_code"], values["mode"]
+        other = values["received_currency_code"]
+        for kind in ("payment_transit", "refund_transit", "suspense"):
+            wanted[currency, mode, kind] += 0
+        if other:
+            is_kept = values["state"] in ("CONFLICTED", "RETURNING")
+            wanted[other, mode, "suspense"] += int(values["received_minor"]) if is_kept else 0
+        elif values["state"] in ("RECEIVED", "RETURNING"):
+            wanted[currency, mode, "payment_transit"] += int(values["amount_minor"])
+    return wanted
+
+
+async def _check_ways(operator: Operator, findings: Findings, payments: Sequence[Fact]) -> None:
+    """Transit and suspense hold what payments on their way explain, and nothing else."""
+    wanted = expected_on_ways(payments)
+    tenant_id = operator.principal.tenant_id
+    ids = {
+        account_id_for(PLATFORM_OWNER, kind, currency, tenant_id=tenant_id, mode=mode): way
+        for way in wanted
+        for currency, mode, kind in [way]
+        if mode == str(operator.principal.mode)
+    }
+    if not ids:
+        return
+    stub = operator.stub(AccountServiceStub, "account")
+    answer = await stub.GetAccounts(GetAccountsRequest(ids=list(ids)))
+    found = {ids[account.id]: account.balance for account in answer.accounts}
+    findings.counted["ways"] = len(ids)
+    for way in sorted(ids.values()):
+        balance = found.get(way, Balance())
+        kept = balance.credits_posted_minor - balance.debits_posted_minor
+        if kept != wanted[way]:
+            currency, _, kind = way
+            findings.off.append(f"{kind} in {currency}: {kept}, payments explain {wanted[way]}")
 
 
 async def _check_orders(

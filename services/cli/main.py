@@ -19,6 +19,7 @@ from common.embedded.processes import ProcessStartError
 from common.embedded.rabbitmq import RabbitMissingError
 from common.embedded.valkey import ValkeyMissingError
 from services.cli.demo.faults import KillError
+from services.cli.exceptions import exceptions_app
 
 app = typer.Typer(
     help="paymesh: a payment platform as a gRPC mesh.",
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(exceptions_app, name="exceptions")
 
 _SET_UP_ERRORS = (
     InstanceBusyError,

@@ -46,6 +46,7 @@ async def operate(
     *,
     name: str = "cli",
     mode: Mode = Mode.LIVE,
+    roles: tuple[str, ...] = ("operator",),
 ) -> AsyncIterator[Operator]:
     """Act as an operator; `environment` (of a deployment) is added to the process's own."""
     settings, mesh_settings, topology_path = _settings(environment)
@@ -62,7 +63,7 @@ async def operate(
         process=NAME, topology=topology, middleware=chain, clock=clock, settings=mesh_settings
     )
     principal = replace(
-        Principal(mode=mode), actor_type=ActorType.OPERATOR, actor_id=name, roles=("operator",)
+        Principal(mode=mode), actor_type=ActorType.OPERATOR, actor_id=name, roles=roles
     )
     try:
         with bound(CallContext(principal=principal, caller=NAME)):
