@@ -281,9 +281,11 @@ class Proxy:
         if misdeed in fixed:
             return fixed[misdeed]
         reader, writer = await asyncio.open_connection(*upstream)
-        writer.write(request)
-        answer = await _message(reader)
-        writer.close()
+        try:
+            writer.write(request)
+            answer = await _message(reader)
+        finally:
+            writer.close()
         if misdeed in ("swallow", "cut"):
             return None
         if misdeed == "tamper":

@@ -39,7 +39,11 @@ from services.channel.events import announcer
 from services.channel.flows.charge_payer import NewCharge, charge_payer
 from services.channel.flows.parts import Parts
 from services.channel.flows.take_callback import take_callback
-from services.channel.results import Acknowledgement, RawCallback
+from services.channel.results import (
+    Acknowledgement,
+    CallbackSignatureInvalidError,
+    RawCallback,
+)
 from services.channel.server import ChannelServicer
 from services.channel.store.channels import ChannelTable
 from services.channel.store.movements import ChannelStore
@@ -271,7 +275,10 @@ async def callbacks() -> AsyncIterator[tuple[str, list[ChannelKit]]]:
 
     async def take(request: web.Request) -> web.Response:
         raw = RawCallback(body=await request.read())
-        answer = await kits[0].call_back(request.match_info["channel"], raw)
+        try:
+            answer = await kits[0].call_back(request.match_info["channel"], raw)
+        except CallbackSignatureInvalidError:
+            return web.Response(status=400)
         kits[0].acknowledged.append(answer)
         return web.Response(status=answer.status, body=answer.body)
 

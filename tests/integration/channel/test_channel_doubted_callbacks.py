@@ -104,6 +104,19 @@ async def test_wrong_amount_without_an_answer_waits_for_the_next_question(
     assert await kit.events(charge.reference) == [doubted.version, after.version]
 
 
+async def test_copy_of_a_doubted_callback_asks_nobody_again(kit: ChannelKit) -> None:
+    """One that was taken is known by its number, whatever became of the question after it."""
+    charge = await unpaid(kit, is_paid=True)
+    kit.party.always = "away"
+    raw = notice(charge.reference, money=OTHER)
+    await kit.call_back(CODE, raw)
+    doubted = await kit.stored(charge.reference)
+    await kit.call_back(CODE, raw)
+    assert kit.party.asked.count("query") == 1
+    assert await kit.stored(charge.reference) == doubted
+    assert await kit.events(charge.reference) == [doubted.version]
+
+
 async def test_no_transaction_is_open_while_a_callback_waits_for_the_answer(
     kit: ChannelKit,
 ) -> None:

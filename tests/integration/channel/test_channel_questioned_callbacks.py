@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -47,6 +48,34 @@ async def test_orphan_is_told_of_once_whoever_takes_its_copies(new_kit: object, 
     assert (event.verdict, event.channel, event.reference) == ("ORPHAN", CODE, stray)
     assert (event.subject_id, event.told_state, event.money.amount_minor) == ("", "SUCCEEDED", 1000)
     assert await one.verdicts(stray) == ["ORPHAN"]
+
+
+async def test_orphan_that_another_takes_at_this_moment_is_told_of_there(kit: ChannelKit) -> None:
+    """There is no row that both could lock, so only the callback's own key tells them apart."""
+    stray = kit.new_reference()
+    raw = notice(stray, money=USD)
+    waiting = (
+        "SELECT count(*) AS waiting FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    before = await kit.rows("SELECT coalesce(max(position), 0) AS last FROM outbox")
+    async with kit.pool.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO callbacks (channel, notice_id, callback_id, kind, reference, told_state,"
+            " raw_code, verdict, body_digest, biz_trace_id, received_at)"
+            " VALUES ($1, $2, $3, 'PAYMENT', $4, 'SUCCEEDED', '', 'ORPHAN', '', '', now())",
+            CODE,
+            json.loads(raw.body)["notice_id"],
+            kit.parts.ids.new("cbk"),
+            stray,
+        )
+        taking = asyncio.create_task(kit.call_back(CODE, raw))
+        async with asyncio.timeout(10):
+            while not (await kit.rows(waiting))[0]["waiting"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert (await taking).status == 200
+    told = await kit.rows("SELECT 1 FROM outbox WHERE position > $1", before[0]["last"])
+    assert told == []
 
 
 async def test_orphan_of_which_the_channel_knows_nothing_tells_of_nothing(kit: ChannelKit) -> None:
