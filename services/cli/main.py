@@ -113,7 +113,12 @@ def audit() -> None:
 
 @app.command()
 def trace(
-    subject: Annotated[str, typer.Argument(help="an order, payment, refund, story …")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="any id or number of an order: order, payment, refund, reference, webhook …"
+        ),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="as JSON, for programs")] = False,
     service: Annotated[
         list[str] | None, typer.Option("--service", help="only what this service tells")
