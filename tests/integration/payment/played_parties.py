@@ -62,6 +62,8 @@ class Bank:
     """Money goes back only some time after it was asked for."""
     is_silent: bool = False
     """Nobody answers about money that goes back, and nothing is done."""
+    is_mute: bool = False
+    """Money is taken, and nobody answers about it."""
     finding: str = "REFUTED"
     """What a question about a callback finds."""
     asked: dict[str, Money] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Bank:
     def behave(self) -> None:
         """Do everything well again."""
         self.scanned, self.takes, self.takes_time, self.is_silent = True, None, False, False
-        self.refusals, self.finding = 0, "REFUTED"
+        self.refusals, self.finding, self.is_mute = 0, "REFUTED", False
 
     def owes(self, currency_code: str) -> int:
         """Return what it took less what it gave back, in minor units."""
@@ -114,6 +116,8 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
 
     def _charge(self, reference: str) -> Charge:
         bank = self._bank
+        if bank.is_mute:
+            raise UnavailableError(target="bank")
         if reference not in bank.asked:
             raise NotFoundError(resource="charge")
         if bank.scanned and reference not in bank.charged:
