@@ -46,7 +46,7 @@ class Store:
         self._connection.row_factory = sqlite3.Row
         self._connection.executescript(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-            + _SCHEMA.read_text()
+            f" BEGIN; {_SCHEMA.read_text()} COMMIT;"
         )
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         for number, upgrade in enumerate(_UPGRADES[version:], version + 1):
