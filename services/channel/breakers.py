@@ -8,8 +8,9 @@ Refunds pass, because no other channel can carry them; they stay open until they
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Final
+from weakref import WeakSet
 
 from common.breaker import Breaker, BreakerState
 from common.clock import Clock
@@ -41,17 +42,17 @@ class Breakers:
         self._failures_max = failures_max
         self._open_seconds = open_seconds
         self._breakers: dict[str, Breaker] = {}
+        _IN_USE.add(self)
 
     def state_of(self, channel: str) -> BreakerState:
         """Return how a channel's breaker stands."""
         breaker = self._breakers.get(channel)
         return BreakerState.CLOSED if breaker is None else breaker.state
 
-    def report(self) -> None:
-        """Export the states as `paymesh.channel.breaker`: 0 closed, 0.5 half-open, 1 open."""
-        metrics.gauge(
-            "paymesh.channel.breaker", "Breaker of a channel: 0 closed, 1 open", self._levels
-        )
+    def levels(self) -> Iterator[tuple[float, Attributes]]:
+        """Return each channel's level for the metric `paymesh.channel.breaker`."""
+        for channel, breaker in self._breakers.items():
+            yield _LEVELS[breaker.state], {"channel": channel}
 
     def before(self, call: ChannelCall) -> None:
         """Refuse a new payment while the channel's breaker is open."""
@@ -84,11 +85,13 @@ class Breakers:
         elif call.verb is Verb.PAY:
             breaker.pass_over()
 
-    def _levels(self) -> Iterable[tuple[float, Attributes]]:
-        return [
-            (_LEVELS[breaker.state], {"channel": channel})
-            for channel, breaker in self._breakers.items()
-        ]
+
+_IN_USE: Final[WeakSet[Breakers]] = WeakSet()
+metrics.gauge(
+    "paymesh.channel.breaker",
+    "How a channel's breaker stands: 0 closed, 0.5 half-open, 1 open",
+    lambda: [level for breakers in list(_IN_USE) for level in list(breakers.levels())],
+)
 
 
 def _is_failure(error: BaseException | None) -> bool:

@@ -44,7 +44,7 @@ SELECT at, kind, subject, summary, details FROM (
     SELECT received_at, 'callback', lower(kind) || ' ' || reference,
         channel || ' tells ' || told_state || ': ' || verdict,
         jsonb_build_object('channel', channel, 'callback_id', callback_id, 'notice_id', notice_id,
-            'verdict', verdict, 'raw_code', raw_code,
+            'verdict', verdict, 'raw_code', raw_code, 'body_sha256', encode(body_digest, 'hex'),
             'told_minor', coalesce(told_minor::text, ''),
             'told_currency_code', coalesce(told_currency_code, ''))
     FROM callbacks

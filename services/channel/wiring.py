@@ -38,7 +38,6 @@ async def wire(kit: Kit) -> Service:
     store = ChannelStore(pool, outbox, announcer(kit.ids))
     session = open_session()
     breakers = Breakers(kit.clock, settings.breaker_failures, settings.breaker_open_seconds)
-    breakers.report()
     # The breaker last, so that what it refuses is measured, too.
     hooks: list[Hook] = [Traced(), Measured(kit.clock), breakers]
     catalogue = Catalogue(ChannelTable(pool), session, kit.clock, settings, hooks)

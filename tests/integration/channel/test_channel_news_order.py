@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,10 @@ from services.channel.domain import (
     hear_refund,
     unseen_charge_state,
 )
+from services.channel.flows.read_result import charge_news, refund_news
+from services.channel.guard import compare
+from services.channel.results import ChannelResult, State
+from services.channel.store.news import CHARGES, Notice, Told
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OWNER = Owner("default", "LIVE", "mer_1", "MERCHANT:key_1", "biz_1")
@@ -97,6 +102,71 @@ def test_refund_that_was_given_stays_given(told: list[str]) -> None:
         refund = after
     if "SUCCEEDED" in told:
         assert refund.state is RefundState.SUCCEEDED
+
+
+callbacks = st.builds(
+    News,
+    state=st.sampled_from(["PENDING", "SUCCEEDED", "FAILED", "CLOSED"]),
+    money=st.sampled_from([None, ASKED, Money("USD", 1), Money("EUR", 1234)]),
+)
+
+
+@given(st.lists(st.tuples(callbacks, st.booleans()), max_size=8))
+def test_callbacks_alone_end_a_charge_only_as_it_was_asked_for(
+    told: list[tuple[News, bool]],
+) -> None:
+    """Whatever they say, and though the channel was asked in vain: no conflict, no failure."""
+    charge: Charge | None = CHARGE
+    taken: set[tuple[str, str]] = set()
+    for number, (news, is_checked) in enumerate(told):
+        notice = Notice(
+            callback_id=f"cbk_{number}",
+            channel=CHARGE.channel,
+            notice_id=str(number),
+            kind="PAYMENT",
+            raw_code="",
+            body_digest=b"",
+            is_checked=is_checked,
+        )
+        one = Told(reference=CHARGE.reference, news=news, at=NOW, actor="", way="", notice=notice)
+        before = charge
+        charge, verdict = CHARGES.judge(before, one, taken)
+        if verdict == "DOUBTED" and not is_checked:
+            assert charge == before
+            assert (CHARGE.channel, str(number)) not in taken
+        assert charge is not None
+        assert charge.state in ("UNKNOWN", "PENDING", "SUCCEEDED")
+    assert charge is not None
+    is_paid = any(news == News("SUCCEEDED", ASKED) for news, _ in told)
+    assert (charge.state == "SUCCEEDED") == is_paid
+
+
+def test_conclusion_about_another_version_is_void() -> None:
+    told = Told(
+        reference=CHARGE.reference,
+        news=News("FAILED"),
+        at=NOW,
+        actor="",
+        way="query",
+        of_version=CHARGE.version + 1,
+    )
+    assert CHARGES.judge(CHARGE, told, set()) == (CHARGE, Verdict.NOTHING_NEW)
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.FAILED, State.CLOSED])
+def test_another_amount_conflicts_only_where_money_moved(state: State) -> None:
+    other = Money("USD", 1)
+    result = ChannelResult(state=state, reference=CHARGE.reference, money=other)
+    news = charge_news(compare(result, CHARGE.reference, ASKED))
+    assert news is not None
+    assert news.state == state.value
+    paid = ChannelResult(state=State.SUCCEEDED, reference=CHARGE.reference, money=other)
+    news = charge_news(compare(paid, CHARGE.reference, ASKED))
+    assert news is not None
+    assert (news.state, news.money) == ("CONFLICTED", other)
+    stray = charge_news(compare(paid, "attother", ASKED))
+    assert stray is None
+    assert refund_news(compare(paid, CHARGE.reference, ASKED)) is None
 
 
 def test_refund_of_another_amount_is_not_believed() -> None:

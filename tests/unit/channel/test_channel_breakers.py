@@ -255,4 +255,4 @@ async def test_channels_do_not_share_a_breaker(scene: Scene) -> None:
     await other.pay(PAY)
     assert scene.state is BreakerState.OPEN
     assert scene.breakers.state_of("moody_b") is BreakerState.CLOSED
-    assert {at["channel"]: value for value, at in scene.breakers._levels()} == {"moody_a": 1.0}
+    assert {at["channel"]: value for value, at in scene.breakers.levels()} == {"moody_a": 1.0}
