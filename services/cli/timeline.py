@@ -37,7 +37,7 @@ def in_order(items: Iterable[StoryItem]) -> list[StoryItem]:
 
 
 def related_ids(items: Iterable[StoryItem]) -> list[str]:
-    """Return the ids that other services may know something of: events, requests and nouns."""
+    """Return the ids that others may know something of: events, requests, nouns, callbacks."""
     found: dict[str, None] = {}
     for item in items:
         noun, _, noun_id = item.subject.partition(" ")
@@ -45,6 +45,8 @@ def related_ids(items: Iterable[StoryItem]) -> list[str]:
             found[noun_id] = None
         for text in (item.subject, *item.details.values()):
             found.update(dict.fromkeys(_ID.findall(text)))
+        if "body_sha256" in item.details:
+            found[item.details["body_sha256"]] = None
     return list(found)
 
 

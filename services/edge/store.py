@@ -52,7 +52,7 @@ class JournalEntry:
     channel: str
     """Who called back; empty for merchants' requests."""
     idempotency_key_hash: bytes
-    """SHA-256 of the Idempotency-Key; empty for none."""
+    """SHA-256 of the Idempotency-Key or, of a callback, of its body; empty for none."""
     noun_id: str
     """What was made, or what the request was about; empty when it is not known."""
     biz_trace_id: str

@@ -54,7 +54,7 @@ class CallbackApi:
         )
         query = scope["query_string"].decode("latin-1")
         visit.reached = visit.is_journaled = True
-        visit.channel = channel
+        visit.channel, visit.callback_body = channel, body
         with bound(call):
             seconds = max(0.001, visit.deadline_at - self._clock.monotonic())
             answer = await self._handle(channel, headers, query, body, seconds)

@@ -72,6 +72,8 @@ class Visit:
     key_id: str = ""
     channel: str = ""
     """The channel that called back; empty for merchants."""
+    callback_body: bytes = b""
+    """What it sent, of which the journal keeps the digest."""
     idempotency_key: str = ""
     noun_id: str = ""
     """What it made, or what it is about, as soon as that is known."""

@@ -50,7 +50,7 @@ class Journal:
 
     def add(self, visit: Visit, http_status: int, reason: str) -> None:
         """Take down how a request ended; dropped and counted when too many wait."""
-        key = visit.idempotency_key
+        repeated_by = visit.callback_body if visit.channel else visit.idempotency_key.encode()
         entry = JournalEntry(
             began_at=visit.began_at,
             ended_at=self._clock.now(),
@@ -63,7 +63,7 @@ class Journal:
             merchant_id=visit.merchant_id,
             key_id=visit.key_id,
             channel=visit.channel,
-            idempotency_key_hash=hashlib.sha256(key.encode()).digest() if key else b"",
+            idempotency_key_hash=hashlib.sha256(repeated_by).digest() if repeated_by else b"",
             noun_id=visit.noun_id,
             biz_trace_id=visit.biz_trace_id,
             reason=reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -87,11 +88,15 @@ async def test_reads_are_not_taken_down_and_callbacks_are(edge: Edge) -> None:
     numbers = [reply.headers["paymesh-request-id"] for reply in (read, called)]
 
     told = await story(edge, bool, biz_trace_id="biz_any", related_ids=numbers)
+    digest = hashlib.sha256(body).hexdigest()
+    by_body = await story(edge, bool, biz_trace_id="biz_any", related_ids=[digest])
 
     assert [(item.kind, item.summary) for item in told.items] == [
         ("callback", "POST /callbacks/alipay_main → 200")
     ]
     assert told.items[0].details["channel"] == "alipay_main"
+    assert told.items[0].details["body_sha256"] == digest
+    assert by_body == told
     assert "secret" not in str(told)
     assert "4111" not in str(told)
 

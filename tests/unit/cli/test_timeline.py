@@ -90,8 +90,9 @@ def test_related_ids_are_those_of_events_requests_and_nouns() -> None:
         item("trade", "event", subject=f"event {EVENT}", event_id=EVENT),
         item("member", "state", subject="user usr_2"),
         item("account", "posting", subject="transfer tfr_1", reference="pay_1"),
+        item("channel", "callback", subject="payment att1", body_sha256="ab" * 32),
     ]
-    assert related_ids(items) == ["trd_1", REQUEST, EVENT]
+    assert related_ids(items) == ["trd_1", REQUEST, EVENT, "att1", "ab" * 32]
 
 
 def test_who_heard_an_event_learns_its_type_from_who_told_it() -> None:
