@@ -252,8 +252,7 @@ def _draw_rules(chance: random.Random, purchases: int) -> tuple[Rule, ...]:
         ),
         *(
             Rule(f"{verb}_lost.{party}", "ANSWER_LOST_AFTER", rate(2.0), party, verb)
-            for verb in ("refund", "close")
-            for party in PARTIES
+            for verb, party in (("refund", "alipay"), ("refund", "unionpay"), ("close", "alipay"))
         ),
     ]
     if purchases >= _SHORT_RUN:

@@ -22,7 +22,14 @@ Scan = Callable[[str], Awaitable[bool]]
 
 WEBHOOK_PATIENCE_SECONDS: Final = 5.0
 """After this long without a webhook the shop asks, as any program should."""
+CODE_PATIENCE_SECONDS: Final = 8.0
+"""After this long without a code to show the shop makes another payment."""
+
 _ASK_EVERY_SECONDS: Final = 1.0
+# Its payer needs a code to be shown.
+_CODE_PRODUCT: Final = "qr_pay"
+_PAUSE_FIRST_SECONDS: Final = 0.25
+_PAUSE_LONGEST_SECONDS: Final = 8.0
 
 # These the shop has brought about itself; repeating changes nothing.
 _OWN_MISTAKES: Final = frozenset({400, 401, 403, 404})
@@ -56,14 +63,27 @@ _STEPS: Final[Mapping[str, Step]] = {
 }
 
 
-def step_after(payment: Mapping[str, Any]) -> Step:
+def step_after(payment: Mapping[str, Any], waited_seconds: float = 0.0) -> Step:
     """Return what the shop does about a payment as the platform shows it.
 
-    A state that the shop does not know is newer than its program: it waits.
+    A state that the shop does not know is newer than its program: it waits. A code that does not
+    come was lost on its way from the channel: nobody has seen it, so nobody can pay by it any more.
     """
-    if payment["state"] == "REQUIRES_ACTION" and code_of(payment):
-        return Step.SCAN
+    if payment["state"] == "REQUIRES_ACTION":
+        if code_of(payment):
+            return Step.SCAN
+        is_code_lost = waited_seconds > CODE_PATIENCE_SECONDS
+        if payment.get("product") == _CODE_PRODUCT and is_code_lost:
+            return Step.PAY_AGAIN
     return _STEPS.get(payment["state"], Step.WAIT)
+
+
+def pause_after(attempt: int) -> float:
+    """Return the seconds that the shop leaves a payer, and the platform, after an attempt failed.
+
+    Short after the first, which may have been bad luck; growing, since what is away stays away.
+    """
+    return min(_PAUSE_FIRST_SECONDS * 2.0 ** (attempt - 1), _PAUSE_LONGEST_SECONDS)
 
 
 def code_of(payment: Mapping[str, Any]) -> str:
@@ -98,6 +118,7 @@ class Paying:
                 self._tally.payments += 1
                 return
             self._tally.paid_again += 1
+            await asyncio.sleep(pause_after(number))
         raise ShopError(f"order {order['id']} could not be paid by {body['product']}: {reason}")
 
     async def be_declined(self, order: Json, body: Mapping[str, Any], key: str) -> None:
@@ -105,6 +126,7 @@ class Paying:
         for number in range(1, self._api.patience.payments_max + 1):
             payment = await self._begin(order, body, key if number == 1 else f"{key}-{number}")
             if payment is None:
+                await asyncio.sleep(pause_after(number))
                 continue
             payment = await self._follow(order, payment)
             if step_after(payment) is Step.PAID:
@@ -119,7 +141,6 @@ class Paying:
         except RefusedError as error:
             if error.status in _OWN_MISTAKES or self._api.patience.payments_max == 1:
                 raise
-            await asyncio.sleep(_ASK_EVERY_SECONDS)
             return None
         return dict(answer["payment"])
 
@@ -128,10 +149,11 @@ class Paying:
         paid, failed = ("order.completed", order["id"]), ("payment.failed", payment["id"])
         news = [paid, failed]
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._api.patience.end_seconds
+        begun_at = loop.time()
+        until = begun_at + self._api.patience.end_seconds
         pause = WEBHOOK_PATIENCE_SECONDS
         while True:
-            step = step_after(payment)
+            step = step_after(payment, loop.time() - begun_at)
             if step is Step.PAY_AGAIN:
                 if payment["state"] in ("FAILED", "CLOSED"):
                     self._tally.expect("payment.failed", payment["id"])

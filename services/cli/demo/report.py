@@ -21,7 +21,6 @@ from paymesh.type.v1 import Fact
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import PaymeshError
 from common.money import Money, format_decimal
 from services.cli.audit import Findings
 from services.cli.demo.owed import webhooks_owed
@@ -94,7 +93,7 @@ async def make_report(
         payments,
         await list_facts(operator, "notify", "delivery"),
     )
-    exceptions = await _facts_or_none(operator, "exception")
+    exceptions = await list_facts(operator, "payment", "exception")
     figures: dict[str, Any] = {
         "orders": len(purchases),
         "orders_by_state": dict(Counter(values["state"] for values in purchases)),
@@ -122,7 +121,7 @@ async def make_report(
         "exceptions_by_kind": dict(Counter(f.values["kind"] for f in exceptions)),
         "exceptions_resolved": sum(f.values["state"] == "RESOLVED" for f in exceptions),
         "exceptions_decided_by_hand": trouble.decided_by_hand,
-        "recovered_unknown": len(await _facts_or_none(operator, "recovered")),
+        "recovered_unknown": len(await list_facts(operator, "payment", "recovered")),
     }
     by_product = Counter(values["product"] for values in won)
     report = Report(figures, balance, unfinished, by_product=by_product)
@@ -132,14 +131,6 @@ async def make_report(
         for kind, noun_id in sorted((owed | tally.expected) - heard)
     ]
     return report
-
-
-async def _facts_or_none(operator: Operator, kind: str) -> list[Fact]:
-    """Return facts of payment; none where it does not tell this kind yet."""
-    try:
-        return await list_facts(operator, "payment", kind)
-    except PaymeshError:
-        return []
 
 
 async def _merchant_balance(operator: Operator, merchant_id: str) -> int:
@@ -206,11 +197,19 @@ def _problems(
     ]
     if set(figures["orders_by_state"]) - {"COMPLETED"}:
         problems.append(f"orders have not ended: {figures['orders_by_state']}")
+    if unfinished:
+        problems.append(f"unfinished: {words_of(unfinished)}")
+    return problems
+
+
+def words_of(unfinished: Mapping[str, list[Fact]]) -> str:
+    """Say what has not ended, by service; `nothing` for nothing."""
+    parts = []
     for service, facts in unfinished.items():
         nouns = Counter((f.values.get("noun", ""), f.values.get("state", "")) for f in facts)
         words = ", ".join(f"{count} {noun} {state}" for (noun, state), count in nouns.items())
-        problems.append(f"unfinished in {service}: {words}")
-    return problems
+        parts.append(f"{service}: {words}")
+    return "; ".join(parts) or "nothing"
 
 
 def write_report(report: Report, file: Path) -> None:
@@ -284,8 +283,9 @@ def _print_trouble(figures: Mapping[str, Any], console: Console) -> None:
             console.print(f"{words}: {sum(counts.values()):,} ({listed})", highlight=False)
     if figures["exceptions_resolved"]:
         console.print(
-            f"exceptions resolved: {figures['exceptions_resolved']:,}, by two people"
-            f" {figures['exceptions_decided_by_hand']:,}, the rest by deadline"
+            f"exceptions resolved: {figures['exceptions_resolved']:,}"
+            f" (two people decided {figures['exceptions_decided_by_hand']:,} times, else the"
+            " deadline did)"
         )
     if figures["recovered_unknown"]:
         console.print(f"unknown outcomes found out: {figures['recovered_unknown']:,}")

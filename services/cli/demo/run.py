@@ -22,22 +22,36 @@ from paymesh.member.v1 import (
 )
 from rich.console import Console
 
+from common.errors import PaymeshError
 from services.cli.audit import audit, show
 from services.cli.demo import settings
 from services.cli.demo.desk import Desk
 from services.cli.demo.faults import NO_FAULTS, SERVERS, FaultPlan, What, add_kills, plan_faults
-from services.cli.demo.merchant_api import IN_FLIGHT_MAX, QUIET, UNDER_FIRE, MerchantApi
+from services.cli.demo.merchant_api import (
+    IN_FLIGHT_MAX,
+    QUIET,
+    UNDER_FIRE,
+    MerchantApi,
+    ShopError,
+)
 from services.cli.demo.persistence import persist
 from services.cli.demo.plan import PlannedPurchase, plan_purchases, recharges_of
 from services.cli.demo.progress import Meter, meter
 from services.cli.demo.purchases import CURRENCY, Purchase, read_purchases
-from services.cli.demo.report import Report, Trouble, make_report, print_report, write_report
+from services.cli.demo.report import (
+    Report,
+    Trouble,
+    make_report,
+    print_report,
+    words_of,
+    write_report,
+)
 from services.cli.demo.rest import RestClient
 from services.cli.demo.saboteur import NotRecoveredError, Saboteur
 from services.cli.demo.shop import FLOWS_MAX, Shop
 from services.cli.demo.webhooks import WebhookReceiver
 from services.cli.deployment import ROOT, TOPOLOGY_DEFAULT, Deployment, Plan
-from services.cli.facts import tell_story, wait_until_finished
+from services.cli.facts import list_unfinished, tell_story, wait_until_finished
 from services.cli.operator import Operator, operate
 from services.cli.sources import SERVICES
 from services.cli.trace import print_story
@@ -49,7 +63,9 @@ REPORT_FILE: Final = ROOT / "build" / "demo-report.json"
 # Webhooks and events that are still on their way when the last purchase has ended; under fire,
 # also what the channels refuse to give back and what waits for a deadline at the desk.
 _SETTLE_SECONDS: Final = 60.0
-_SETTLE_UNDER_FIRE_SECONDS: Final = 240.0
+_SETTLE_UNDER_FIRE_SECONDS: Final = 180.0
+_LOOKS_SECONDS: Final = 5.0
+_SAY_EVERY_SECONDS: Final = 10.0
 
 # Few enough that purchases are begun all through the run, many enough that each incident meets
 # some in every state.
@@ -117,8 +133,8 @@ async def run_demo(wishes: Wishes, console: Console) -> int:
         replay = Replay(deployment, operator, faults, wishes.is_under_fire, console)
         try:
             problems = (await _while_alive(deployment, replay.run(purchases))).problems
-        except (GivenUpError, NotRecoveredError) as error:
-            problems = [str(error)]
+        except (GivenUpError, NotRecoveredError, PaymeshError, ShopError) as error:
+            problems = [f"{type(error).__name__}: {error}"]
     if refused:
         console.print(f"{refused} lines of the input could not be read (see above)")
     for problem in problems[:20]:
@@ -274,8 +290,18 @@ class Replay:
     async def _settle(self, shop: Shop, webhooks: WebhookReceiver) -> None:
         """Wait until the last events, webhooks and jobs have ended; what has not is reported."""
         seconds = _SETTLE_UNDER_FIRE_SECONDS if self._is_under_fire else _SETTLE_SECONDS
-        await webhooks.wait_for_all(shop.tally.expected, seconds)
-        await persist(lambda: wait_until_finished(self._operator, seconds))
+        until = monotonic() + seconds
+        said_at = monotonic()
+        while monotonic() < until:
+            # What is in the broker is in no row, so a round of looks is wanted each time.
+            if await persist(lambda: wait_until_finished(self._operator, _LOOKS_SECONDS)):
+                left = until - monotonic()
+                if await webhooks.wait_for_all(shop.tally.expected, min(left, _LOOKS_SECONDS)):
+                    return
+            if monotonic() - said_at > _SAY_EVERY_SECONDS:
+                said_at = monotonic()
+                waiting = await persist(lambda: list_unfinished(self._operator))
+                self._console.print(f"  waiting for {words_of(waiting)}", highlight=False)
 
     async def _trouble(self) -> Trouble:
         done = self._saboteur.done
