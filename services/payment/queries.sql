@@ -33,7 +33,8 @@ AS new (payment_id, attempt, reference, channel, created_at)
 ON CONFLICT (payment_id, attempt) DO NOTHING;
 
 -- name: update_payments
--- Outcomes of many payments, each only if its version is still the one that was read.
+-- Outcomes of many payments, each only if its version is still the one that was read. One change
+-- of a version: of two, the server would write either.
 UPDATE payments SET state = new.state, version = new.version, channel = new.channel,
     channel_reason = new.channel_reason, attempt = new.attempt, action_kind = new.action_kind,
     action_content = new.action_content, failure_reason = new.failure_reason,
@@ -48,7 +49,7 @@ AS new (id, expected_version, state, version, channel, channel_reason, attempt, 
     action_content, failure_reason, decline_code, raw_code, advice, business_date, updated_at,
     received_currency_code, received_minor, return_attempt, retried_steps)
 WHERE payments.id = new.id AND payments.version = new.expected_version
-RETURNING payments.id, EXISTS (
+RETURNING payments.id, new.expected_version, EXISTS (
     SELECT FROM exceptions
     WHERE exceptions.subject_id = payments.id AND exceptions.state <> 'RESOLVED'
 ) AS has_exceptions;

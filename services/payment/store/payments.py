@@ -74,17 +74,17 @@ class PaymentStore:
     async def save_changes(self, changes: Sequence[Change]) -> list[bool]:
         """Write outcomes; answer for each whether its payment was still as it was read."""
         async with self._pool.transaction() as connection:
-            rows = await connection.fetch(QUERIES["update_payments"], *change_columns(changes))
-            won_ids = {row["id"] for row in rows}
-            concerned = {row["id"] for row in rows if row["has_exceptions"]}
-            answers = []
-            won = []
+            first: dict[tuple[str, int], Change] = {}
             for change in changes:
-                wins = change.before.id in won_ids
-                answers.append(wins)
-                if wins:
-                    won_ids.discard(change.before.id)
-                    won.append(change)
+                first.setdefault((change.before.id, change.before.version), change)
+            rows = await connection.fetch(
+                QUERIES["update_payments"], *change_columns(list(first.values()))
+            )
+            won_keys = {(row["id"], row["expected_version"]) for row in rows}
+            concerned = {row["id"] for row in rows if row["has_exceptions"]}
+            won = [change for key, change in first.items() if key in won_keys]
+            won_here = {id(change) for change in won}
+            answers = [id(change) in won_here for change in changes]
             await self._insert_attempts(
                 connection, [c.after for c in won if c.after.attempt != c.before.attempt]
             )
