@@ -25,6 +25,7 @@ _REFUND_CHANGE: Final = (
 )
 _ID: Final = Shape("id")
 _CHANGED: Final = Shape("id has_exceptions")
+_CHANGED_PAYMENT: Final = Shape("id expected_version has_exceptions")
 _PAYMENT_ID: Final = Shape("payment_id")
 
 
@@ -49,12 +50,19 @@ def insert_attempts(rows: Rows, *columns: list[Any]) -> None:
 
 @BOOK.model
 def update_payments(rows: Rows, *columns: list[Any]) -> list[Row]:
+    changes = by_row(_PAYMENT_CHANGE, columns)
+    # As one statement sees them: no change of the batch is seen by another.
+    before = {row["id"]: row for row in rows["payments"].find_keys(one["id"] for one in changes)}
     changed = []
-    for change in by_row(_PAYMENT_CHANGE, columns):
-        row = rows["payments"].get(change["id"])
-        if row is not None and row["version"] == change.pop("expected_version"):
+    for change in changes:
+        expected = change.pop("expected_version")
+        row = before.get(change["id"])
+        if row is not None and row["version"] == expected:
             after = rows["payments"].update(row, **change)
-            changed.append(_CHANGED.row(after, has_exceptions=_has_exceptions(rows, row["id"])))
+            concerned = _has_exceptions(rows, row["id"])
+            changed.append(
+                _CHANGED_PAYMENT.row(after, expected_version=expected, has_exceptions=concerned)
+            )
     return changed
 
 
