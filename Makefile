@@ -10,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup demo up stop test test-long mutations lint bench proto
+.PHONY: help setup demo chaos up stop test test-long mutations lint bench proto
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +20,9 @@ setup: ## Virtual environment, stubs and private servers; starts nothing
 
 demo: setup ## Replay a shop's purchases through the whole platform
 	@exec $(BIN)/paymesh demo $(ARGS)
+
+chaos: setup ## The demo with everything going wrong, under several seeds
+	@exec $(BIN)/paymesh chaos $(ARGS)
 
 up: setup ## Run all services until interrupted
 	@exec $(BIN)/paymesh up $(ARGS)

@@ -104,6 +104,22 @@ def demo(
 
 
 @app.command()
+def chaos(
+    seeds: Annotated[str, typer.Option(help="1-5, or 3,7,20-22")] = "1-5",
+    limit: Annotated[int, typer.Option(min=1, help="the first N data lines")] = 500,
+) -> None:
+    """Run the demo with faults under several seeds, one after the other."""
+    from services.cli.demo.chaos import SeedsError, read_seeds, run_chaos
+    from services.cli.demo.run import Wishes
+
+    try:
+        chosen = read_seeds(seeds)
+    except SeedsError as error:
+        sys.exit(f"paymesh: {error}")
+    _run(run_chaos(chosen, Wishes(limit=limit), Console()))
+
+
+@app.command()
 def audit() -> None:
     """Prove the books of a running platform; say what is off."""
     from services.cli.audit import run_audit

@@ -19,7 +19,7 @@ QUIET: Final = {
     "PAYMESH_LOG_LEVEL": "WARNING",
 }
 
-REQUEST_LIFE_SECONDS: Final = 30
+REQUEST_LIFE_SECONDS: Final = 20
 """Longer than the longest pause of a party's process and the longest answer that is waited for."""
 
 UNDER_FIRE: Final = QUIET | {
