@@ -31,6 +31,13 @@ class TradeSettings(PaymeshSettings):
     again_longest_seconds: float = Field(default=600.0, gt=0)
     """Longest pause between two questions."""
 
+    ask_on_read_after_seconds: float = Field(default=5.0, ge=0)
+    """How old an open order or refund has to be before reading it makes payment be asked: its first
+    calls are still under way before that."""
+
+    ask_on_read_every_seconds: float = Field(default=5.0, gt=0)
+    """Shortest pause between two such questions about one order or refund."""
+
     fee_plans_max: int = Field(default=10_000, ge=1)
     """Most merchants whose fee plan is kept in memory."""
 

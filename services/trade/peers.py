@@ -12,6 +12,7 @@ from paymesh.account.v1 import (
 )
 from paymesh.payment.v1 import (
     ClosePaymentsRequest,
+    ListPaymentsRequest,
     PaymentRefund,
     PaymentServiceStub,
     RefundPaymentRequest,
@@ -87,6 +88,10 @@ class Peers:
         except PaymeshError as error:
             raise _nothing_done("account") from error
         return answer.business_date
+
+    async def look_at_payments(self, order_id: str) -> None:
+        """Read the payments of an order, which makes payment ask about those that are open."""
+        await self._payment.ListPayments(ListPaymentsRequest(order_id=order_id))
 
     async def close_payments(self, order_id: str) -> bool:
         """Ask that every open payment of an order be closed; False while one may still succeed."""

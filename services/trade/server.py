@@ -31,6 +31,7 @@ from common.context import current
 from common.errors import NotFoundError
 from common.paging import PageTokens, page_size_of
 from services.trade.convert import new_order_from_proto, order_to_proto, refund_to_proto
+from services.trade.flows.ask_on_read import Readers
 from services.trade.flows.claim_order import claim_order
 from services.trade.flows.close_order import close_order
 from services.trade.flows.create_order import create_order
@@ -45,8 +46,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TradeServicer(TradeServiceServicer):
     """`paymesh.trade.v1.TradeService`."""
 
-    def __init__(self, parts: Parts, facts: FactStore, tokens: PageTokens) -> None:
+    def __init__(
+        self, parts: Parts, facts: FactStore, readers: Readers, tokens: PageTokens
+    ) -> None:
         self._parts = parts
+        self._readers = readers
         self._facts = facts
         self._tokens = tokens
 
@@ -62,6 +66,9 @@ class TradeServicer(TradeServiceServicer):
     ) -> GetOrderResponse:
         """Read an order."""
         order = await visible_order(self._parts, request.order_id, current().principal)
+        # Payment reads an order to pay it, and knows its payments best itself.
+        if current().caller != "payment":
+            self._readers.note_order(order)
         return GetOrderResponse(order=order_to_proto(order))
 
     async def ListOrders(  # noqa: N802 - named by the contract
@@ -121,6 +128,7 @@ class TradeServicer(TradeServiceServicer):
         refund = (await self._parts.refunds.find_refunds([request.refund_id]))[0]
         if refund is None or not may_see(current().principal, refund):
             raise NotFoundError(resource="refund", id=request.refund_id)
+        self._readers.note_refund(refund)
         return GetRefundResponse(refund=refund_to_proto(refund))
 
     async def ClaimOrder(  # noqa: N802 - named by the contract

@@ -17,6 +17,7 @@ from common.service import Background, Kit, Service
 from services.trade.config import TradeSettings
 from services.trade.events import BINDINGS, Announcements, PaymentNews
 from services.trade.fee_plans import FeePlans
+from services.trade.flows.ask_on_read import Readers
 from services.trade.flows.close_order import close_due_orders
 from services.trade.flows.create_refund import repeat_due_refunds
 from services.trade.flows.parts import OrderLanes, Parts
@@ -65,7 +66,14 @@ async def wire(kit: Kit) -> Service:
         handler=PaymentNews(orders, refunds, outbox).handle,
     )
     poll = settings.expiry_poll_seconds
-    servicer = TradeServicer(parts, FactStore(pool), PageTokens(kit.settings.page_token_key))
+    readers = Readers(parts, kit.clock, settings)
+    servicer = TradeServicer(
+        parts, FactStore(pool), readers, PageTokens(kit.settings.page_token_key)
+    )
+
+    async def close() -> None:
+        await readers.drain()
+        await parts.lanes.drain()
 
     async def flush() -> None:
         await relay.flush()
@@ -85,6 +93,6 @@ async def wire(kit: Kit) -> Service:
                 partial(run_rounds, "trade refunds", partial(repeat_due_refunds, parts), poll),
             ),
         ],
-        close=parts.lanes.drain,
+        close=close,
         declare=[consumer.declare],
     )

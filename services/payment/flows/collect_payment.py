@@ -239,4 +239,8 @@ async def _conflict(parts: Parts, payment: Payment, news: ChargeNews) -> Payment
         now,
         opens=(exception,),
     )
-    return await save(parts, change)
+    saved = await save(parts, change)
+    if PaymentState.CONFLICTED in PAYMENT_MOVES[saved.state]:
+        # Somebody wrote something else meanwhile, and did not know of the money that is booked.
+        return await _conflict(parts, saved, news)
+    return saved

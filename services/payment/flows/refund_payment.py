@@ -39,6 +39,8 @@ _log = structlog.get_logger(__name__)
 
 _NO_FUNDS = ("INSUFFICIENT_FUNDS", "ACCOUNT_NOT_FOUND", "ACCOUNT_DEBIT_FROZEN", "ACCOUNT_CLOSED")
 
+_POSTED = "PENDING_ALREADY_POSTED"
+
 
 async def refund_payment(
     parts: Parts, refund_id: str, payment_id: str, amount: Money, words: str, call: CallContext
@@ -195,11 +197,24 @@ async def _release(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     if refund.failure is None or refund.state in REFUND_ENDED:
         return refund
     if refund.source_kind:
-        return await _fail(parts, refund, refund.failure)
+        return await _release_held(parts, payment, refund, refund.failure)
     # One void at a time: each is an answer of its own, and none must fail for another's sake.
     for posting in abandon_chain(payment, refund):
         await book(parts, (posting,), refund.amount.currency_code, "void")
     return await _end_failed(parts, refund, refund.failure)
+
+
+async def _release_held(parts: Parts, payment: Payment, refund: Refund, failure: Failure) -> Refund:
+    """The channel had been called, so it is asked a last time before the hold is given back."""
+    if not payment.is_internal and (await parts.peers.query_refund(refund.id)).state == "SUCCEEDED":
+        return await _complete(parts, payment, refund)
+    try:
+        return await _fail(parts, refund, failure)
+    except LedgerRefusedError as error:
+        # Somebody who had the channel's answer was first, and could not write it any more.
+        if error.metadata["ledger_reason"] != _POSTED:
+            raise
+        return await _complete(parts, payment, refund)
 
 
 async def _wait_for_funds(parts: Parts, refund: Refund) -> Refund:
@@ -231,7 +246,7 @@ async def _complete(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     """The payer has its money: post the holds and what goes back, in one chain."""
     chain = refund_chain(payment, refund, AccountNames(payment))
     booked = await book(parts, chain, payment.amount.currency_code, "post")
-    after = refund.moved(RefundState.SUCCEEDED, business_date=booked.business_date)
+    after = refund.moved(RefundState.SUCCEEDED, business_date=booked.business_date, failure=None)
     now = parts.clock.now()
     call = call_of(refund)
     change = RefundChange(
@@ -245,7 +260,11 @@ async def _complete(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     )
     if await parts.refunds.save_refund(change):
         return after
-    return await parts.refunds.find_refund(refund.id) or after
+    found = await parts.refunds.find_refund(refund.id) or after
+    if found.state in (RefundState.HELD, RefundState.UNKNOWN):
+        # Somebody wrote something else meanwhile, and did not know that the money is back.
+        return await _complete(parts, payment, found)
+    return found
 
 
 async def _fail(parts: Parts, refund: Refund, failure: Failure) -> Refund:

@@ -12,7 +12,7 @@ from services.payment.domain.postings import (
     settle_chain,
     unclaim_chain,
 )
-from services.payment.domain.states import PaymentState
+from services.payment.domain.states import PAYMENT_OVER, PaymentState
 from services.payment.events import payment_returned, payment_succeeded
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, report_return_refused, save
@@ -86,6 +86,8 @@ async def give_back(parts: Parts, payment: Payment) -> Payment:
 
     A channel that refuses leaves the payment RETURNING, with an exception that tells of it.
     """
+    if payment.state in PAYMENT_OVER:
+        return payment
     if payment.state is not PaymentState.RETURNING:
         payment = await _begin_return(parts, payment)
         if payment.state is not PaymentState.RETURNING:

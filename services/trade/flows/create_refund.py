@@ -65,7 +65,7 @@ async def create_refund(parts: Parts, asked: NewRefund, call: CallContext) -> Re
     earlier = await parts.refunds.insert_refund(refund, refund.created_at + parts.pause(1))
     if earlier is not None:
         return _check_repeat(refund, earlier)
-    await _ask(parts, refund)
+    await ask_about_refund(parts, refund)
     return await _now(parts, refund)
 
 
@@ -108,7 +108,7 @@ async def _now(parts: Parts, refund: Refund) -> Refund:
     return refund if found is None else found
 
 
-async def _ask(parts: Parts, refund: Refund) -> None:
+async def ask_about_refund(parts: Parts, refund: Refund) -> None:
     """Call payment in the refund's story, and apply what it says; nobody's answer changes nothing.
 
     The caller has its refund whatever happens here: the intent stands and is asked about again.
@@ -140,7 +140,7 @@ async def repeat_due_refunds(parts: Parts) -> int:
 
     async def ask(refund: Refund) -> None:
         async with at_once:
-            await _ask(parts, refund)
+            await ask_about_refund(parts, refund)
 
     found = await parts.refunds.find_refunds([refund_id for refund_id, _ in due])
     await asyncio.gather(*(ask(refund) for refund in found if refund is not None))
