@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
@@ -43,11 +42,11 @@ async def run_chaos(seeds: Sequence[int], wishes: Wishes, console: Console) -> i
     failed = []
     for seed in seeds:
         begun_at = monotonic()
-        wished = replace(wishes, seed=seed)
+        file = REPORT_FILE.with_name(f"chaos-report-{seed}.json")
+        wished = replace(wishes, seed=seed, report_file=file)
         console.rule(f"seed {seed}")
         try:
             status = await run_demo(wished, console)
-            shutil.copyfile(REPORT_FILE, REPORT_FILE.with_name(f"chaos-report-{seed}.json"))
         except Exception:  # noqa: BLE001 - logged; the other seeds still have something to say
             _log.exception("seed %s", seed)
             status = 1
