@@ -296,3 +296,16 @@ async def test_a_number_of_two_merchants_lists_both_stories(
     told = orjson.loads(console.file.getvalue())  # type: ignore[attr-defined]
     assert {one["biz_trace_id"] for one in told["stories"]} == stories
     assert len({one["merchant_id"] for one in told["stories"]}) == 2
+
+
+async def test_a_posting_that_the_ledger_refused_is_told_with_its_reason(
+    platform: Platform,
+) -> None:
+    user = await platform.new_user()
+    order = await platform.new_order(1_999, user)
+    assert (await platform.pay(order, "balance"))["state"] == "FAILED"
+    items = await tell_story(platform.operator, order["biz_trace_id"])
+    refused = [i for i in items if (i.service, i.kind) == ("account", "posting")]
+    assert [i.details["reason"] for i in refused if "REFUSED" in i.summary] == [
+        "INSUFFICIENT_FUNDS"
+    ]
