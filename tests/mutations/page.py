@@ -28,7 +28,8 @@ def safeties_page() -> str:
         lines += ["| safety | what it protects | where | noticed by |", "| --- | --- | --- | --- |"]
         for safety in safeties:
             tests = "<br>".join(f"`{_short(node)}`" for node in safety.tests)
-            cells = (f"`{safety.name}`", safety.protects, f"`{safety.file}`", tests)
+            files = "<br>".join(f"`{file}`" for file in dict.fromkeys(e.file for e in safety.edits))
+            cells = (f"`{safety.name}`", safety.protects, files, tests)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -67,7 +67,7 @@ class Verdict:
 
 @dataclass
 class TreeCopy:
-    """A copy of the tree in which one file at a time may be changed."""
+    """A copy of the tree in which one safety at a time is taken away."""
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -76,13 +76,18 @@ class TreeCopy:
     @contextmanager
     def without(self, safety: Safety) -> Iterator[None]:
         """Take a safety away inside the block."""
-        path = self.root / safety.file
-        text = path.read_text("utf-8")
-        self._write(path, safety.apply(text))
+        whole = {
+            self.root / edit.file: (self.root / edit.file).read_text("utf-8")
+            for edit in safety.edits
+        }
+        for edit in safety.edits:
+            path = self.root / edit.file
+            self._write(path, edit.apply(path.read_text("utf-8"), safety.name))
         try:
             yield
         finally:
-            self._write(path, text)
+            for path, text in whole.items():
+                self._write(path, text)
 
     def _write(self, path: Path, text: str) -> None:
         """Write with a time of its own: compiled files are told from their sources by seconds."""

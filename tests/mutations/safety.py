@@ -15,6 +15,28 @@ class MutationError(Exception):
 
 
 @dataclass(frozen=True)
+class Edit:
+    """A change of one file."""
+
+    file: str
+    """Where it is, from the root of the repository."""
+    before: str
+    """The text that is replaced; found in the file exactly once."""
+    after: str
+
+    def apply(self, text: str, name: str) -> str:
+        """Return the file's text after it; `name` is told in errors.
+
+        Raises:
+            MutationError: the text is not there, or there more than once.
+        """
+        count = text.count(self.before)
+        if count != 1:
+            raise MutationError(f"{name}: {self.file} has its text {count} times, not once")
+        return text.replace(self.before, self.after)
+
+
+@dataclass(frozen=True)
 class Safety:
     """A safety of the code, as data."""
 
@@ -30,29 +52,32 @@ class Safety:
     """The text with which it is gone, and nothing else."""
     tests: tuple[str, ...]
     """Node ids of tests; every one of them must fail without it."""
+    also: tuple[Edit, ...] = ()
+    """Where two pieces of code keep the same rule, the other one goes too: each would hide that
+    the first is missing."""
 
-    def apply(self, text: str) -> str:
-        """Return the file's text without the safety.
-
-        Raises:
-            MutationError: the text is not there, or there more than once.
-        """
-        count = text.count(self.before)
-        if count != 1:
-            raise MutationError(f"{self.name}: {self.file} has its text {count} times, not once")
-        return text.replace(self.before, self.after)
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All that is changed, in this order."""
+        return (Edit(self.file, self.before, self.after), *self.also)
 
     def check(self, root: Path = ROOT) -> None:
         """Raise MutationError when the mutation, or a test that it names, is not there."""
-        path = root / self.file
-        if not path.is_file():
-            raise MutationError(f"{self.name}: there is no {self.file}")
-        mutated = self.apply(path.read_text("utf-8"))
-        if self.file.endswith(".py"):
-            try:
-                ast.parse(mutated)
-            except SyntaxError as error:
-                raise MutationError(f"{self.name}: what is left is no Python: {error}") from error
+        texts: dict[str, str] = {}
+        for edit in self.edits:
+            path = root / edit.file
+            if not path.is_file():
+                raise MutationError(f"{self.name}: there is no {edit.file}")
+            texts[edit.file] = edit.apply(
+                texts.get(edit.file) or path.read_text("utf-8"), self.name
+            )
+        for file, text in texts.items():
+            if file.endswith(".py"):
+                try:
+                    ast.parse(text)
+                except SyntaxError as error:
+                    problem = f"{self.name}: what is left of {file} is no Python: {error}"
+                    raise MutationError(problem) from error
         if not self.tests:
             raise MutationError(f"{self.name}: no test is named")
         for node in self.tests:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutations import channels, doors, ledger, messages, orders
+from tests.mutations import channels, doors, ledger, messages, orders, payments
 from tests.mutations.safety import Safety
 
 AREAS: Final[dict[str, tuple[Safety, ...]]] = {
     "The ledger": ledger.SAFETIES,
     "Orders and clearing": orders.SAFETIES,
+    "Payments and refunds": payments.SAFETIES,
     "Channels": channels.SAFETIES,
     "Events, jobs, webhooks": messages.SAFETIES,
     "Doors, calls, batches": doors.SAFETIES,
