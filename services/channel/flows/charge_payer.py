@@ -34,6 +34,7 @@ from services.channel.results import (
     DeclinedError,
     PayRequest,
 )
+from services.channel.store.movements import Opened
 from services.channel.store.news import Told
 
 # The card was bound when the payment was made, and is not any more.
@@ -80,14 +81,31 @@ async def charge_payer(parts: Parts, asked: NewCharge, call: CallContext) -> Cha
         created_at=now,
         updated_at=now,
     )
-    opened = await parts.writer.open_charge(draft)
-    if not may_see(call.principal, opened.noun.owner):
-        raise IdConflictError(field="reference", id=asked.reference)
-    if opened.differs:
-        raise IdConflictError(field=opened.differs, id=asked.reference)
+    if not parts.charging.is_under_way(asked.reference):
+        # From the intent on, so that a caller who gives up leaves no intent that nobody sends.
+        return await parts.charging.send(asked.reference, _open_and_send(parts, draft, call))
+    opened = await _open(parts, draft, call)
     if opened.is_new:
         return await parts.charging.send(asked.reference, _send(parts, opened.noun, call))
     return await _answer_repeat(parts, opened.noun, call)
+
+
+async def _open(parts: Parts, draft: Charge, call: CallContext) -> Opened[Charge]:
+    """Store the intent, or find the one that is there."""
+    opened = await parts.writer.open_charge(draft)
+    if not may_see(call.principal, opened.noun.owner):
+        raise IdConflictError(field="reference", id=draft.reference)
+    if opened.differs:
+        raise IdConflictError(field=opened.differs, id=draft.reference)
+    return opened
+
+
+async def _open_and_send(parts: Parts, draft: Charge, call: CallContext) -> Charge:
+    """Store the intent and call the channel, or answer the repeat of an earlier call."""
+    opened = await _open(parts, draft, call)
+    if opened.is_new:
+        return await _send(parts, opened.noun, call)
+    return await _answer_known(parts, opened.noun, call)
 
 
 def check_amount(amount: Money) -> None:
@@ -159,12 +177,18 @@ async def _reveal_card(parts: Parts, charge: Charge) -> SecretStr | None:
 
 
 async def _answer_repeat(parts: Parts, charge: Charge, call: CallContext) -> Charge:
+    """Answer from what is known, or from the call under way in this process."""
+    if charge.state is ChargeState.UNKNOWN:
+        joined = await parts.charging.join(charge.reference)
+        if joined is not None:
+            return joined
+    return await _answer_known(parts, charge, call)
+
+
+async def _answer_known(parts: Parts, charge: Charge, call: CallContext) -> Charge:
     """Answer from what is known; ask where nothing is, but never send again."""
     if charge.state is not ChargeState.UNKNOWN:
         return _or_refusal(charge)
-    joined = await parts.charging.join(charge.reference)
-    if joined is not None:
-        return joined
     charge, _ = await ask_charge(parts, charge, call)
     if charge.state is ChargeState.UNKNOWN:
         raise outcome_unknown(charge.channel, "repeat")

@@ -43,6 +43,10 @@ class Sending(Generic[Answer]):
         """Say whether the caller that wanted to know has gone."""
         return reference in self._abandoned
 
+    def is_under_way(self, reference: str) -> bool:
+        """Say whether a call under `reference` is under way in this process."""
+        return reference in self._tasks
+
     async def send(self, reference: str, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Run `work` to its end and return what it answers."""
         task = asyncio.create_task(work, name=f"channel call {reference}")

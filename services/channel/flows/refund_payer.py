@@ -57,12 +57,27 @@ async def refund_payer(parts: Parts, asked: NewRefund, call: CallContext) -> Ref
         created_at=now,
         updated_at=now,
     )
+    if not parts.refunding.is_under_way(asked.reference):
+        # From the intent on, so that a caller who gives up leaves no intent that nobody sends.
+        work = _open_and_send(parts, draft, asked, call)
+        return await parts.refunding.send(asked.reference, work)
     opened = await parts.writer.open_refund(draft)
     charge = _checked(opened, asked, call)
     if opened.is_new:
         work = _send(parts, opened.noun, charge, call)
         return await parts.refunding.send(asked.reference, work)
     return await _answer_repeat(parts, opened.noun, charge, call)
+
+
+async def _open_and_send(
+    parts: Parts, draft: Refund, asked: NewRefund, call: CallContext
+) -> Refund:
+    """Store the intent and call the channel, or answer the repeat of an earlier call."""
+    opened = await parts.writer.open_refund(draft)
+    charge = _checked(opened, asked, call)
+    if opened.is_new:
+        return await _send(parts, opened.noun, charge, call)
+    return await _answer_known(parts, opened.noun, charge, call)
 
 
 def _checked(opened: RefundOpened, asked: NewRefund, call: CallContext) -> Charge:
@@ -110,6 +125,15 @@ async def _send(parts: Parts, refund: Refund, charge: Charge, call: CallContext)
 
 
 async def _answer_repeat(parts: Parts, refund: Refund, charge: Charge, call: CallContext) -> Refund:
+    """Answer from what has ended, or from the call under way in this process."""
+    if refund.state not in REFUND_ENDED:
+        joined = await parts.refunding.join(refund.reference)
+        if joined is not None:
+            return joined
+    return await _answer_known(parts, refund, charge, call)
+
+
+async def _answer_known(parts: Parts, refund: Refund, charge: Charge, call: CallContext) -> Refund:
     """Answer from what has ended; ask where it has not, but never send again.
 
     What the channel accepted is asked about too: a repeat comes from somebody who waits for the
@@ -117,9 +141,6 @@ async def _answer_repeat(parts: Parts, refund: Refund, charge: Charge, call: Cal
     """
     if refund.state in REFUND_ENDED:
         return _or_refusal(refund)
-    joined = await parts.refunding.join(refund.reference)
-    if joined is not None:
-        return joined
     refund, _ = await ask_refund(parts, refund, charge, call)
     if refund.state is RefundState.UNKNOWN:
         raise outcome_unknown(refund.channel, "repeat")

@@ -100,6 +100,38 @@ async def test_caller_that_gives_up_leaves_no_charge_without_its_outcome(kit: Ch
     assert kit.party.ledger.charges[asked.reference].executed == 1
 
 
+@pytest.mark.parametrize("is_too_late", [False, True])
+async def test_caller_that_gives_up_before_the_intent_is_stored_leaves_no_intent_unsent(
+    kit: ChannelKit, is_too_late: bool
+) -> None:
+    """The database stalls, and the caller goes. What is then stored is sent, or surely was not."""
+    asked = kit.played()
+    if is_too_late:
+        reserving(kit)  # when the intent is stored, there is no time left to send it
+    call = replace(PAYMENT, deadline_at=kit.clock.monotonic() + RESERVE_SECONDS - 1)
+    async with kit.pool.transaction() as stalled:
+        await stalled.execute("LOCK TABLE charges IN EXCLUSIVE MODE")
+        with context.bound(call):
+            calling = asyncio.create_task(kit.charge(asked))
+        await _is_locked_out(kit)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+    await kit.parts.charging.drain()
+    charge = await kit.stored(asked.reference)
+    assert charge.state == ("NOT_SENT" if is_too_late else "SUCCEEDED")
+    assert (kit.party.asked == []) == is_too_late
+    assert await kit.events(asked.reference) == [charge.version]
+
+
+async def _is_locked_out(kit: ChannelKit) -> None:
+    async with asyncio.timeout(10):
+        while not await kit.rows(  # noqa: ASYNC110
+            "SELECT 1 FROM pg_locks WHERE relation = 'charges'::regclass AND NOT granted"
+        ):
+            await asyncio.sleep(0.005)
+
+
 async def test_caller_that_gives_up_leaves_no_refund_without_its_outcome(kit: ChannelKit) -> None:
     charge = await kit.charge(kit.played())
     asked = NewRefund(
