@@ -25,7 +25,7 @@ class BreakerState(enum.StrEnum):
 class Breaker:
     """The breaker of one target, inside one process."""
 
-    __slots__ = ("_clock", "_failures", "_failures_max", "_is_trying", "_open_seconds", "_until")
+    __slots__ = ("_clock", "_failures", "_failures_max", "_open_seconds", "_tries_until", "_until")
 
     def __init__(self, clock: Clock, failures_max: int, open_seconds: float) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class Breaker:
         self._open_seconds = open_seconds
         self._failures = 0
         self._until = 0.0
-        self._is_trying = False
+        self._tries_until = 0.0
 
     @property
     def state(self) -> BreakerState:
@@ -47,27 +47,29 @@ class Breaker:
         """Ask to pass; return 0 when the call may go, else the seconds until it is worth trying.
 
         Whoever was let through while it was half-open tells the end by one of the methods below.
+        One that takes longer than the pause, or never tells, does not keep the next from trying.
         """
         if self._failures < self._failures_max:
             return 0.0
-        left = self._until - self._clock.monotonic()
-        if left > 0 or self._is_trying:
+        now = self._clock.monotonic()
+        left = max(self._until, self._tries_until) - now
+        if left > 0:
             return max(left, 0.01)
-        self._is_trying = True
+        self._tries_until = now + self._open_seconds
         return 0.0
 
     def fail(self) -> None:
         """Count a failure of the target."""
         self._failures += 1
-        self._is_trying = False
+        self._tries_until = 0.0
         if self._failures >= self._failures_max:
             self._until = self._clock.monotonic() + self._open_seconds
 
     def succeed(self) -> None:
         """Forget the failures before: the target answered."""
         self._failures = 0
-        self._is_trying = False
+        self._tries_until = 0.0
 
     def pass_over(self) -> None:
         """Note the end of a call that says nothing of the target: its caller gave it up."""
-        self._is_trying = False
+        self._tries_until = 0.0

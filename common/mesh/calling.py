@@ -185,6 +185,9 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
             except grpc.RpcError as failed:
                 error = error_of(failed)
                 self._end(error)
+            except asyncio.CancelledError:
+                self._end(asyncio.CancelledError())
+                raise
             else:
                 self._end(None)
                 return response

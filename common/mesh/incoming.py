@@ -248,4 +248,5 @@ def expire(call: IncomingCall) -> None:
     call.expired = True
     call.bucket = None
     if call.task is not None:
-        call.task.cancel()
+        # Not at once: a task that is cancelled before its first step never cleans up.
+        call.task.get_loop().call_soon(call.task.cancel)

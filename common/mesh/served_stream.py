@@ -20,9 +20,16 @@ from paymesh.mesh.frames import (
 )
 from paymesh.mesh.v1 import Call, Drain, ExchangeRequest, ExchangeResponse, Part
 
-from common.errors import MessageTooLargeError, MethodUnknownError, Outcome, OverloadedError
+from common.errors import (
+    DeadlineExceededError,
+    MessageTooLargeError,
+    MethodUnknownError,
+    Outcome,
+    OverloadedError,
+)
 from common.mesh.dispatch import Dispatcher
 from common.mesh.incoming import IncomingCall, Metadata
+from common.mesh.lateness import Lateness
 from common.mesh.status import CallStatus, status_of
 
 METHODS_MAX: Final = 4_096
@@ -61,11 +68,12 @@ class AssemblyBudget:
 class _Assembly:
     """A request of which not all parts have come."""
 
-    __slots__ = ("call", "have", "metadata", "parts", "size")
+    __slots__ = ("call", "have", "metadata", "parts", "sent_at", "size")
 
-    def __init__(self, call: Call, metadata: Metadata) -> None:
+    def __init__(self, call: Call, metadata: Metadata, sent_at: float) -> None:
         self.call = call
         self.metadata = metadata
+        self.sent_at = sent_at
         self.size = call.payload_bytes
         self.parts = [call.payload] if call.payload else []
         self.have = len(call.payload)
@@ -96,6 +104,7 @@ class ServedStream:
         self._peer_address = context.peer()
         self._methods: dict[int, str] = {}
         self._metadata = MetadataReader()
+        self._lateness = Lateness()
         self._last_call_id = 0
         self._accepted_last: int | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -175,15 +184,17 @@ class ServedStream:
                 raise ProtocolError("the bytes are no frame") from None
             if frame.HasField("hello"):
                 raise ProtocolError("a second hello")
-            now = self._dispatcher.clock.monotonic()
+            now = sent_at = self._dispatcher.clock.monotonic()
+            if frame.sent_at_microseconds:
+                sent_at -= self._lateness.measure(frame.sent_at_microseconds / 1_000_000, now)
             for call in frame.calls:
-                self._begin(call, now)
+                self._begin(call, now, sent_at)
             for part in frame.parts:
                 self._append(part, now)
             for call_id in frame.cancelled_call_ids:
                 self._cancel(call_id)
 
-    def _begin(self, call: Call, now: float) -> None:
+    def _begin(self, call: Call, now: float, sent_at: float) -> None:
         call_id = call.call_id
         if call_id <= self._last_call_id:
             raise ProtocolError("calls are numbered upwards")
@@ -209,11 +220,11 @@ class ServedStream:
             if len(payload) >= announced:
                 raise ProtocolError("a request in parts that is all there")
             if self._budget.take(size):
-                self._assemblies[call_id] = _Assembly(call, metadata)
+                self._assemblies[call_id] = _Assembly(call, metadata, sent_at)
             else:
                 self._refuse(call_id, status_of(OverloadedError(limit="unfinished requests")))
         else:
-            self._start(path, call, payload, metadata, now)
+            self._start(path, call, payload, metadata, now, sent_at)
 
     def _path_of(self, call: Call) -> str:
         index = call.method_index
@@ -247,7 +258,8 @@ class ServedStream:
             self._budget.give_back(assembly.size)
             call = assembly.call
             path = call.method or self._methods[call.method_index]
-            self._start(path, call, b"".join(assembly.parts), assembly.metadata, now)
+            payload = b"".join(assembly.parts)
+            self._start(path, call, payload, assembly.metadata, now, assembly.sent_at)
 
     def _cancel(self, call_id: int) -> None:
         assembly = self._assemblies.pop(call_id, None)
@@ -263,11 +275,23 @@ class ServedStream:
     # Serving.
 
     def _start(
-        self, path: str, frame_call: Call, payload: bytes, metadata: Metadata, now: float
+        self,
+        path: str,
+        frame_call: Call,
+        payload: bytes,
+        metadata: Metadata,
+        now: float,
+        sent_at: float,
     ) -> None:
+        """Serve a call that is all there; `sent_at` is when it was sent, by our own clock."""
         dispatcher = self._dispatcher
         timeout = frame_call.timeout_microseconds
-        deadline_at = now + timeout / 1_000_000 if timeout else None
+        deadline_at = sent_at + timeout / 1_000_000 if timeout else None
+        if deadline_at is not None and deadline_at <= now:
+            # It was read late, and nobody waits for it any more.
+            late = DeadlineExceededError(outcome=Outcome.NOT_EXECUTED)
+            self._refuse(frame_call.call_id, status_of(late))
+            return
         call = IncomingCall(dispatcher.methods[path], dispatcher.clock, now, metadata, deadline_at)
         call.carry(payload=payload)
         call.identities = self._identities

@@ -171,6 +171,7 @@ class Exchange:
         calls_max, in_flight, methods = peer.calls_max, self._in_flight, self._methods
         add, find_metadata = frame.calls.add, self._metadata.find
         now = self._owner.monotonic()
+        frame.sent_at_microseconds = int(now * 1_000_000)
         while waiting and used < full and len(in_flight) < calls_max:
             call = waiting.popleft()
             if call.progress is DONE:

@@ -36,6 +36,10 @@ Dial = Callable[[], grpc.aio.Channel]
 """Makes a new plain channel to the target."""
 
 _BACKOFF_GROWTH: Final = 2.0
+_CONNECT_USUAL_SECONDS: Final = 1.0
+"""What a connection to a peer that is well may take on a busy machine: calls wait so much longer
+than their patience before they take a peer that says nothing for one that is away."""
+_PATIENCE_CHECK_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ class StreamChannel(grpc.aio.Channel):
             if self._exchange is not None:
                 continue
             self._become(grpc.ChannelConnectivity.CONNECTING)
-            if await self._connect():
+            if await self._connect_patiently():
                 pause = self._settings.backoff_first_seconds
                 continue
             self._become(grpc.ChannelConnectivity.TRANSIENT_FAILURE)
@@ -193,6 +197,24 @@ class StreamChannel(grpc.aio.Channel):
 
     def _spread(self) -> float:
         return 0.8 + 0.4 * self._chance()
+
+    async def _connect_patiently(self) -> bool:
+        """Connect; meanwhile calls wait no longer than they would for a peer that refuses.
+
+        A peer that stands still takes a connection and says nothing: the attempt lasts as long as
+        it may, which is longer than a call has patience.
+        """
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            while True:
+                await asyncio.wait([connecting], timeout=_PATIENCE_CHECK_SECONDS)
+                if connecting.done():
+                    return connecting.result()
+                self._fail_impatient(_CONNECT_USUAL_SECONDS)
+        except asyncio.CancelledError:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            raise
 
     async def _connect(self) -> bool:
         channel = self._dial()
@@ -214,9 +236,9 @@ class StreamChannel(grpc.aio.Channel):
         exchange.wake()
         return True
 
-    def _fail_impatient(self) -> None:
+    def _fail_impatient(self, longer_seconds: float = 0.0) -> None:
         """Fail the calls that have waited long enough for a peer that is away."""
-        before = self._monotonic() - self._settings.patience_seconds
+        before = self._monotonic() - self._settings.patience_seconds - longer_seconds
         kept: list[AnyCall] = []
         while self.waiting:
             call = self.waiting.popleft()

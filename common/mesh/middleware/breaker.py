@@ -1,8 +1,8 @@
 """A circuit breaker for each target: a peer that fails again and again is left alone a while.
 
 Only failures of reaching it count (away, or too late): a service that answers with an error is
-well. While open, calls fail at once as NOT_EXECUTED; after a pause one call tries, and its end
-decides.
+well. A call that its caller gave up because the time of both was over is too late as well. While
+open, calls fail at once as NOT_EXECUTED; after a pause one call tries, and its end decides.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from common.errors import Outcome, RemoteError, Retry, UnavailableError
 from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 
 _COUNTED: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
+# A call that never left, because too many wait for the target, says nothing good of it.
+_UNSAID: Final = frozenset({"OVERLOADED", "CANCELLED"})
 
 
 class OutgoingBreaker(OutgoingMiddleware):
@@ -47,15 +49,24 @@ class OutgoingBreaker(OutgoingMiddleware):
         if call.is_local:
             return
         target = self._targets.get(call.target)
-        if isinstance(error, RemoteError) and error.remote_reason in _COUNTED:
+        if self._is_failure(call, error):
             if target is None:
                 target = Breaker(self._clock, self._failures_max, self._open_seconds)
                 self._targets[call.target] = target
             target.fail()
         elif target is None:
             return
-        elif error is None or isinstance(error, RemoteError):
+        elif error is None or (
+            isinstance(error, RemoteError) and error.remote_reason not in _UNSAID
+        ):
             target.succeed()
         else:
             # A call that its own caller gave up says nothing about the target.
             target.pass_over()
+
+    def _is_failure(self, call: OutgoingCall, error: BaseException | None) -> bool:
+        if isinstance(error, RemoteError):
+            return error.remote_reason in _COUNTED
+        # The call that this one was made for ends a moment later, or before on a busy machine.
+        is_late = call.deadline_at is not None and self._clock.monotonic() >= call.deadline_at
+        return error is not None and is_late

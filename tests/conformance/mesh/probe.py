@@ -30,6 +30,7 @@ class Probe:
         self.cancelled = asyncio.Event()
         self.gate = asyncio.Event()
         self.running = 0
+        self.waits = 0
         self.received: list[EchoRequest] = []
         self.answered: list[EchoResponse] = []
 
@@ -66,6 +67,7 @@ class Probe:
         return EchoResponse(
             message=request.message,
             payload=request.payload,
+            number=self.waits,
             caller=call.caller,
             biz_trace_id=call.biz_trace_id,
             lane=call.lane,
@@ -106,6 +108,7 @@ class Probe:
     async def wait(self, request: EchoRequest, context: Context) -> EchoResponse:
         """Wait for the gate."""
         self.begun.set()
+        self.waits += 1
         self.running += 1
         try:
             await self.gate.wait()

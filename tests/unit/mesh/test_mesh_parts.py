@@ -7,14 +7,19 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paymesh.mesh.connect import connect
 from paymesh.mesh.deadlines import Deadlines
 from paymesh.mesh.frames import KEPT_ENTRIES_MAX, MetadataReader, MetadataWriter, ProtocolError
-from paymesh.mesh.v1 import Call
+from paymesh.mesh.stream_channel import StreamSettings
+from paymesh.mesh.v1 import Call, EchoRequest, EchoServiceStub
 
+from common.clock import SystemClock
 from common.context import CallContext
+from common.embedded import ports
 from common.errors import Outcome, RemoteError, Retry
-from common.mesh.calling import RetryBudget
+from common.mesh.calling import Calling, CallingChannel, RetryBudget
 from common.mesh.chain_order import order
+from common.mesh.lateness import Lateness
 from common.mesh.middleware.breaker import OutgoingBreaker
 from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 from tests.unit.mesh.test_mesh_proofs import HandClock
@@ -206,3 +211,114 @@ def test_budget_bounds_repeats_to_a_share_of_successes() -> None:
         budget.earn()
     assert budget.spend()
     assert not budget.spend()
+
+
+def overloaded() -> RemoteError:
+    """Return the failure of a call that never left."""
+    return RemoteError(
+        remote_reason="OVERLOADED",
+        remote_message="too many",
+        outcome=Outcome.NOT_EXECUTED,
+        retry=Retry.AFTER_DELAY,
+    )
+
+
+def test_breaker_opens_although_calls_beyond_the_bound_are_refused_in_between() -> None:
+    """A target that stands still fills its bound: what never left says nothing good of it."""
+    breaker = OutgoingBreaker(HandClock(), failures_max=3, open_seconds=1.0)
+    call = make_call()
+    for _ in range(3):
+        breaker.after(call, away())
+        breaker.after(call, overloaded())
+    with pytest.raises(Exception, match="could not be reached"):
+        breaker.before(call)
+
+
+def test_breaker_counts_a_call_that_was_given_up_when_its_time_was_over() -> None:
+    """The call that it was made for may end first, and cancels it."""
+    clock = HandClock()
+    breaker = OutgoingBreaker(clock, failures_max=2, open_seconds=1.0)
+    call = make_call()
+    call.deadline_at = clock.seconds + 1.0
+    for _ in range(5):
+        breaker.after(call, asyncio.CancelledError())
+    breaker.before(call)
+    clock.seconds += 1.0
+    for _ in range(2):
+        breaker.after(call, asyncio.CancelledError())
+    with pytest.raises(Exception, match="could not be reached"):
+        breaker.before(call)
+
+
+def test_breaker_tries_again_although_a_try_never_told_its_end() -> None:
+    clock = HandClock()
+    breaker = OutgoingBreaker(clock, failures_max=1, open_seconds=1.0)
+    call = make_call()
+    breaker.after(call, away())
+    clock.seconds += 1.1
+    breaker.before(call)
+    with pytest.raises(Exception, match="could not be reached"):
+        breaker.before(call)
+    clock.seconds += 1.1
+    breaker.before(call)
+
+
+def test_frames_that_have_waited_are_late_by_as_much() -> None:
+    """Whatever the two clocks say, and however long the way takes."""
+    lateness = Lateness()
+    assert lateness.measure(1_000.0, 5.0) == 0
+    assert lateness.measure(1_001.0, 5.9) == 0
+    assert lateness.measure(1_002.0, 7.0) == pytest.approx(0.1)
+    waited = [lateness.measure(1_003.0 + one, 17.0) for one in range(10)]
+    assert waited == pytest.approx([9.1 - one for one in range(10)])
+    assert lateness.measure(1_020.0, 24.9) == 0
+
+
+def test_sender_whose_clock_stood_still_is_not_late_for_ever() -> None:
+    lateness = Lateness()
+    lateness.measure(1_000.0, 5.0)
+    late = [lateness.measure(1_001.0 + one / 10, 66.0 + one / 10) for one in range(30)]
+    assert late[0] == pytest.approx(60)
+    assert late[-1] == pytest.approx(0)
+
+
+class _Seen(OutgoingMiddleware):
+    """Notes how attempts end."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ends: list[BaseException | None] = []
+
+    def before(self, call: OutgoingCall) -> None:
+        self.begun += 1
+
+    def after(self, call: OutgoingCall, error: BaseException | None) -> None:
+        self.ends.append(error)
+
+
+async def test_repeat_that_is_given_up_tells_the_middleware_its_end() -> None:
+    """Or a breaker would wait for ever for the end of its try."""
+    seen = _Seen()
+    calling = Calling(
+        middleware=(seen,),
+        clock=SystemClock(),
+        retries_max=3,
+        retry_pause_seconds=0.001,
+        message_bytes_max=65_536,
+    )
+    # Nobody listens there: the first attempt fails, the second waits for the connection.
+    port = ports.choose(1)[0]
+    first = StreamSettings(patience_seconds=0.0, backoff_first_seconds=30.0)
+    async with connect(f"127.0.0.1:{port}", "stream", settings=first) as inner:
+        channel = CallingChannel(inner, calling, caller="shop", target="echo")
+        stub = EchoServiceStub(channel)
+        call = asyncio.ensure_future(stub.Echo(EchoRequest(), timeout=60))
+        async with asyncio.timeout(10):
+            while seen.begun < 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert len(seen.ends) == 2
+    assert isinstance(seen.ends[0], RemoteError)
+    assert isinstance(seen.ends[1], asyncio.CancelledError)
