@@ -29,6 +29,7 @@ PARTIES: Final = ("alipay", "unionpay")
 _SHORT_RUN: Final = 100
 _ROLLING_FROM: Final = 1_000
 _KILLS_MAX: Final = 24
+_PAID_TWICE_SHARE: Final = 0.05
 
 PPM: Final = 1_000_000
 
@@ -117,6 +118,11 @@ def add_kills(plan: FaultPlan, kills: Sequence[str], purchases: int) -> FaultPla
     """
     chosen = [_read_kill(text, purchases) for text in kills]
     return replace(plan, incidents=_in_order([*plan.incidents, *chosen]))
+
+
+def pays_twice(seed: int, line: int) -> bool:
+    """Say whether the customer of a purchase scans two codes for it, in two windows."""
+    return _chance(seed, f"twice:{line}").random() < _PAID_TWICE_SHARE
 
 
 def _read_kill(text: str, purchases: int) -> Incident:

@@ -121,6 +121,15 @@ class Paying:
             await asyncio.sleep(pause_after(number))
         raise ShopError(f"order {order['id']} could not be paid by {body['product']}: {reason}")
 
+    async def pay_beside(self, order: Json, body: Mapping[str, Any], key: str) -> None:
+        """Pay an order by a code in a second window, and forget about it.
+
+        At most one of an order's payments pays it; what this one brings beside another goes back.
+        """
+        payment = await self._begin(order, body, key)
+        if payment is not None and step_after(payment) is Step.SCAN:
+            self._tally.paid_twice += await self._scan(code_of(payment))
+
     async def be_declined(self, order: Json, body: Mapping[str, Any], key: str) -> None:
         """Pay with what must not pay. Raises ShopError when it did."""
         for number in range(1, self._api.patience.payments_max + 1):

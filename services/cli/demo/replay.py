@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from time import monotonic
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from services.cli.audit import audit, show
 from services.cli.demo.desk import Desk
-from services.cli.demo.faults import SERVERS, FaultPlan, What
+from services.cli.demo.faults import SERVERS, FaultPlan, What, pays_twice
 from services.cli.demo.merchant_api import (
     IN_FLIGHT_MAX,
     QUIET,
@@ -35,7 +35,7 @@ from services.cli.demo.report import (
     words_of,
 )
 from services.cli.demo.rest import RestClient
-from services.cli.demo.saboteur import Saboteur
+from services.cli.demo.saboteur import NotRecoveredError, Saboteur
 from services.cli.demo.shop import FLOWS_MAX, Shop
 from services.cli.demo.webhooks import WebhookReceiver
 from services.cli.deployment import Deployment
@@ -77,6 +77,7 @@ class Replay:
         self._console = console
         self._meter: Meter | None = None
         self._saboteur = Saboteur(deployment, operator, faults, self._say_fault)
+        self._seed = faults.seed
         self._desk = Desk(operator, faults.seed)
 
     def _say_fault(self, words: str) -> None:
@@ -125,17 +126,38 @@ class Replay:
         await self._saboteur.begin()
         try:
             with meter(self._console, "purchases", len(plan)) as self._meter:
-                await shop.replay(
-                    plan,
-                    recharges_of(plan),
-                    self._meter.advance,
-                    self._saboteur.reach,
-                    _FLOWS_UNDER_FIRE_MAX if self._is_under_fire else FLOWS_MAX,
-                )
-                await self._saboteur.finish()
+                await self._while_alive(self._replay(shop, plan, self._meter))
             return monotonic() - begun_at
         finally:
             await self._saboteur.close()
+
+    async def _replay(self, shop: Shop, plan: list[PlannedPurchase], progress: Meter) -> None:
+        await shop.replay(
+            plan,
+            recharges_of(plan),
+            progress.advance,
+            self._saboteur.reach,
+            _FLOWS_UNDER_FIRE_MAX if self._is_under_fire else FLOWS_MAX,
+        )
+        await self._saboteur.finish()
+
+    async def _while_alive(self, work: Awaitable[None]) -> None:
+        """Do some work; raises NotRecoveredError as soon as a process is not coming back."""
+        working = asyncio.ensure_future(work)
+        alarms = [
+            asyncio.ensure_future(self._deployment.supervisor.wait_failed()),
+            asyncio.ensure_future(self._saboteur.wait_failed()),
+        ]
+        try:
+            await asyncio.wait([working, *alarms], return_when=asyncio.FIRST_COMPLETED)
+            for alarm in alarms:
+                if alarm.done():
+                    raise NotRecoveredError(alarm.result())
+            await working
+        finally:
+            for task in (working, *alarms):
+                task.cancel()
+            await asyncio.gather(working, *alarms, return_exceptions=True)
 
     @asynccontextmanager
     async def _desk_at_work(self) -> AsyncIterator[None]:
@@ -198,7 +220,10 @@ class Replay:
             return test_card(behaviour, serial)
 
         api = MerchantApi(rest.exchange, UNDER_FIRE if self._is_under_fire else QUIET)
-        return Shop(api, webhooks, scan, advance, card_number)
+        shop = Shop(api, webhooks, scan, advance, card_number)
+        if self._is_under_fire:
+            shop.pays_twice = lambda planned: pays_twice(self._seed, planned.purchase.line)
+        return shop
 
 
 async def _register_customers(

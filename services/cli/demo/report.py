@@ -117,6 +117,7 @@ async def make_report(
         "pauses": dict(trouble.pauses),
         "restarts": dict(trouble.restarts),
         "paid_again": tally.paid_again,
+        "paid_twice": tally.paid_twice,
         "refunds_again": tally.refunds_again,
         "exceptions_by_kind": dict(Counter(f.values["kind"] for f in exceptions)),
         "exceptions_resolved": sum(f.values["state"] == "RESOLVED" for f in exceptions),
@@ -291,8 +292,8 @@ def _print_trouble(figures: Mapping[str, Any], console: Console) -> None:
         console.print(f"unknown outcomes found out: {figures['recovered_unknown']:,}")
     if figures["paid_again"] or figures["refunds_again"]:
         console.print(
-            f"paid again: {figures['paid_again']:,}, refunds asked for again:"
-            f" {figures['refunds_again']:,}"
+            f"paid again: {figures['paid_again']:,}, twice: {figures['paid_twice']:,},"
+            f" refunds asked for again: {figures['refunds_again']:,}"
         )
 
 

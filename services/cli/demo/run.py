@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final
 
 from paymesh.edge import RequestSigner, generate_key
 from paymesh.member.v1 import (
@@ -33,12 +32,6 @@ INPUT_DEFAULT: Final = ROOT / "data" / "cdnow_sample.txt"
 REPORT_FILE: Final = ROOT / "build" / "demo-report.json"
 
 _SERVER_VARIABLES: Final = ("PAYMESH_POSTGRES_URL", "PAYMESH_REDIS_URL", "PAYMESH_AMQP_URL")
-
-Result = TypeVar("Result")
-
-
-class GivenUpError(Exception):
-    """A process of the platform does not come up any more; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +87,10 @@ async def run_demo(wishes: Wishes, console: Console) -> int:
         merchant_id, signer = await register_merchant(operator)
         replay = Replay(deployment, operator, faults, console, is_under_fire=wishes.is_under_fire)
         try:
-            work = replay.run(merchant_id, signer, purchases)
-            report = await _while_alive(deployment, work)
+            report = await replay.run(merchant_id, signer, purchases)
             write_report(report, wishes.report_file)
             problems = report.problems
-        except (GivenUpError, NotRecoveredError, PaymeshError, ShopError) as error:
+        except (NotRecoveredError, PaymeshError, ShopError) as error:
             problems = [f"{type(error).__name__}: {error}"]
     if refused:
         console.print(f"{refused} lines of the input could not be read (see above)")
@@ -140,21 +132,6 @@ def _deployment_plan(wishes: Wishes, console: Console) -> Plan:
         files=settings.under_fire_files(),
         say=say,
     )
-
-
-async def _while_alive(deployment: Deployment, work: Awaitable[Result]) -> Result:
-    """Do some work; raises GivenUpError when a process is given up meanwhile."""
-    failed = asyncio.ensure_future(deployment.supervisor.wait_failed())
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({failed, working}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise GivenUpError(failed.result())
-        return working.result()
-    finally:
-        failed.cancel()
-        working.cancel()
-        await asyncio.gather(failed, working, return_exceptions=True)
 
 
 def _read(file: Path, limit: int | None, console: Console) -> tuple[list[Purchase], int]:

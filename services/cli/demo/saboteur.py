@@ -33,7 +33,7 @@ _PREFIX: Final = "FAULT_KIND_"
 
 
 class NotRecoveredError(Exception):
-    """Something that was killed did not come back; the message says what."""
+    """A process or server did not come back; the message says which and why."""
 
 
 class Saboteur:
@@ -52,7 +52,7 @@ class Saboteur:
         self._say = say
         self._ahead = list(plan.incidents)
         self._under_way: set[asyncio.Task[None]] = set()
-        self._failures: list[BaseException] = []
+        self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.done: dict[What, Counter[str]] = {what: Counter() for what in What}
         """How often what befell whom."""
@@ -83,8 +83,12 @@ class Saboteur:
             NotRecoveredError: something is not.
         """
         await self._wait()
-        if self._failures:
-            raise NotRecoveredError(str(self._failures[0])) from self._failures[0]
+        if self._failed.done():
+            raise NotRecoveredError(repr(self._failed.result()))
+
+    async def wait_failed(self) -> str:
+        """Wait until something did not come back; returns what happened."""
+        return repr(await asyncio.shield(self._failed))
 
     async def close(self) -> None:
         """Stop making trouble; what is paused goes on."""
@@ -109,8 +113,9 @@ class Saboteur:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failures.append(error)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._failed.done():
+            self._failed.set_result(error)
 
     async def _carry_out(self, incident: Incident) -> None:
         target, what = incident.target, incident.what

@@ -56,6 +56,8 @@ class Shop:
         self._customers: dict[str, Customer] = {}
         self._recharged: dict[str, asyncio.Task[None]] = {}
         self.tally = Tally()
+        self.pays_twice: Callable[[PlannedPurchase], bool] = lambda _: False
+        """Which customers pay by two codes at once; the money of one of them has to come back."""
         self._paying = Paying(api, webhooks, scan, self.tally)
         self._refunding = Refunding(api, webhooks, self.tally)
 
@@ -128,21 +130,26 @@ class Shop:
         customer = self._customers[planned.purchase.customer]
         if planned.way == "balance":
             await self._recharge_once(planned.purchase.customer, recharges)
+        order_no = planned.order_no
         order = await self._create_order(
-            planned.order_no, customer, planned.purchase.amount_minor, "purchase"
+            order_no, customer, planned.purchase.amount_minor, "purchase"
         )
         self.tally.orders += 1
         self.tally.expect("order.completed", order["id"])
         if planned.way:
             if planned.declined_first:
                 await self._be_declined(planned, order, customer)
-            await self._pay(planned.order_no, order, customer, planned.way)
+            windows = [self._pay(order_no, order, customer, planned.way)]
+            if planned.way == "qr_pay" and self.pays_twice(planned):
+                body = {"product": "qr_pay"}
+                windows.append(self._paying.pay_beside(order, body, f"twin-{order_no}"))
+            await asyncio.gather(*windows)
         await self._wait_completed(order["id"])
         if planned.way:
             self.tally.paid_minor += planned.purchase.amount_minor
             self.tally.by_product[planned.way] += 1
         if planned.refund_minor:
-            await self._refunding.refund(order, planned.order_no, planned.refund_minor)
+            await self._refunding.refund(order, order_no, planned.refund_minor)
 
     async def _recharge_once(self, name: str, recharges: Mapping[str, int]) -> None:
         """Let the customer's first balance purchase fill the wallet, and the others wait for it."""

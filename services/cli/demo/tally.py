@@ -22,6 +22,8 @@ class Tally:
     """Payments that succeeded, recharges among them."""
     paid_again: int = 0
     """Payments that were made because the one before did not pay the order."""
+    paid_twice: int = 0
+    """Orders that a customer paid by two codes at once."""
     refunds_again: int = 0
     """Refunds that were asked for again because the channel had refused."""
     expected: set[tuple[str, str]] = field(default_factory=set)

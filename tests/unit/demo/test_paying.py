@@ -316,6 +316,22 @@ async def test_bad_card_that_pays_is_a_failure(stage: Stage) -> None:
         await stage.paying().be_declined(ORDER, {"product": "quick_pay"}, "bad-1")
 
 
+async def test_second_window_scans_its_own_code_and_is_forgotten(stage: Stage) -> None:
+    stage.answers[PAY] = [payment("REQUIRES_ACTION", next_action=CODE)]
+    await stage.paying().pay_beside(ORDER, {"product": "qr_pay"}, "twin-1")
+    assert stage.scanned == ["the-code"]
+    assert (stage.tally.paid_twice, stage.tally.payments) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "answer", [refused(409, "ORDER_NOT_PAYABLE"), payment("FAILED"), payment("REQUIRES_ACTION")]
+)
+async def test_second_window_without_a_code_changes_nothing(stage: Stage, answer: Answer) -> None:
+    stage.answers[PAY] = [answer]
+    await stage.paying().pay_beside(ORDER, {"product": "qr_pay"}, "twin-1")
+    assert (stage.scanned, stage.tally.paid_twice) == ([], 0)
+
+
 REFUND = "POST /v1/refunds"
 
 

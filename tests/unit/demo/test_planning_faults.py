@@ -17,6 +17,7 @@ from services.cli.demo.faults import (
     Rule,
     What,
     add_kills,
+    pays_twice,
     plan_faults,
 )
 from services.cli.demo.saboteur import fault_kinds
@@ -112,6 +113,13 @@ def test_most_requests_of_a_kind_go_well() -> None:
             rules = plan_faults(seed, purchases).rules
             taking = [rule for rule in rules if rule.kind in ("DECLINE", "WRONG_AMOUNT")]
             assert sum(rule.rate_ppm for rule in taking) < PPM // 4
+
+
+def test_some_customers_pay_twice_by_seed_and_line_alone() -> None:
+    for seed in SEEDS:
+        twice = [pays_twice(seed, line) for line in range(1, 2_000)]
+        assert twice == [pays_twice(seed, line) for line in range(1, 2_000)]
+        assert 0.02 < sum(twice) / len(twice) < 0.08
 
 
 def test_chosen_kills_come_at_their_places() -> None:
