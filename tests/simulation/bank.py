@@ -80,18 +80,19 @@ class Giving:
     times: int = 1
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bank:
     """One outside party, reached by one of our channels."""
 
-    channel: str
+    channel: str = field(kw_only=False)
     is_scanned: bool
     """Payers scan a code; else a card is charged at once."""
     loop: SimulatedLoop
     clock: Clock
     faults: Faults
     deliver: Deliver
-    caps_refunds: bool = True
+    caps_refunds: bool
+    """It refuses to give back more than it took; not every bank does."""
     takings: dict[str, Taking] = field(default_factory=dict)
     givings: dict[str, Giving] = field(default_factory=dict)
     away_until: float = 0.0

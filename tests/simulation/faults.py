@@ -55,6 +55,11 @@ _ABSENT: Final = 0.45
 """Share of the kinds that a world does not have."""
 
 
+def seeded(seed: int, what: str) -> random.Random:
+    """Return a source of chance of its own for one part of a world."""
+    return random.Random(f"{seed}/{what}")  # noqa: S311 - no secret
+
+
 class Faults:
     """The troubles of one world."""
 

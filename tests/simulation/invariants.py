@@ -22,6 +22,14 @@ ORDER_ENDED: Final = ("COMPLETED", "CLOSED")
 PAYMENT_ENDED: Final = ("SUCCEEDED", "FAILED", "CLOSED", "RETURNED")
 REFUND_ENDED: Final = ("SUCCEEDED", "COMPLETED", "FAILED")
 
+_ENDS: Final = (
+    ("trade", "orders", ORDER_ENDED),
+    ("payment", "payments", PAYMENT_ENDED),
+    ("payment", "refunds", REFUND_ENDED),
+    ("trade", "refunds", REFUND_ENDED),
+    ("payment", "exceptions", ("RESOLVED",)),
+)
+
 
 class InvariantError(AssertionError):
     """Something does not hold; the message says what."""
@@ -58,12 +66,12 @@ class Watch:
             held["credit", hold["credit_account_id"]] += hold["held_minor"]
         sums: defaultdict[str, int] = defaultdict(int)
         for one in self._rows("account", "accounts"):
-            debits, credits = one["debits_posted_minor"], one["credits_posted_minor"]
-            sums[one["currency_code"]] += debits - credits
+            debited, credited = one["debits_posted_minor"], one["credits_posted_minor"]
+            sums[one["currency_code"]] += debited - credited
             pending = one["debits_pending_minor"], one["credits_pending_minor"]
             _same(f"holds on {_name(one)}", pending, _held(held, one["id"]))
             if not one["may_go_negative"]:
-                owed = credits - debits - pending[0]
+                owed = credited - debited - pending[0]
                 available = owed if one["normal_side"] == "CREDIT" else -owed - sum(pending)
                 if available + one["credit_limit_minor"] < 0:
                     raise InvariantError(f"{_name(one)} has {available} available")
@@ -98,18 +106,20 @@ class Watch:
             if given[charge["reference"]] > (charge["received_minor"] or 0):
                 raise InvariantError(f"more goes back on charge {charge['reference']} than came")
 
-    # Whether all has ended.
+    # How all has ended, and whether.
+
+    def ends(self) -> dict[str, int]:
+        """Return how many orders, payments … are in which state."""
+        counted: Counter[str] = Counter()
+        for service, table, _ in _ENDS:
+            for row in self._rows(service, table):
+                kind = row["kind"] if table == "exceptions" else f"{service} {table}"
+                counted[f"{kind} {row['state']}"] += 1
+        return dict(counted)
 
     def under_way(self) -> str | None:
         """Return what has not ended yet, in words; None when everything has."""
-        ends = (
-            ("trade", "orders", ORDER_ENDED),
-            ("payment", "payments", PAYMENT_ENDED),
-            ("payment", "refunds", REFUND_ENDED),
-            ("trade", "refunds", REFUND_ENDED),
-            ("payment", "exceptions", ("RESOLVED",)),
-        )
-        for service, table, ended in ends:
+        for service, table, ended in _ENDS:
             for row in self._rows(service, table):
                 if row["state"] not in ended:
                     return f"{table[:-1]} {row['id']} of {service} is {row['state']}"
@@ -151,7 +161,7 @@ class Watch:
             entries = sums[one["id"], True], sums[one["id"], False]
             _same(f"{_name(one)}, posted and entries", posted, entries)
         for transfer_id, amounts in by_transfer.items():
-            if len(amounts) != 2 or sum(amounts):  # noqa: PLR2004 - double entry
+            if len(amounts) != 2 or sum(amounts) != 0:
                 raise InvariantError(f"transfer {transfer_id} has the entries {amounts}")
 
     def _balances(self, kind: str) -> dict[tuple[str, str], int]:

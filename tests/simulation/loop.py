@@ -106,7 +106,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         (self._steps if is_step else self._ready).append(handle)  # type: ignore[attr-defined]
         return handle
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # as loosely typed as the handles below
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call back at an instant; those of one instant in the order in which they were made."""
@@ -115,7 +115,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._timers, (when, self._timers_made, timer))
         return timer
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call back after some seconds."""
@@ -166,7 +166,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run(self, handle: asyncio.Handle) -> None:
         if not _is_void(handle):
-            handle._run()  # type: ignore[attr-defined]
+            handle._run()
 
 
 class SimulatedClock:

@@ -40,7 +40,7 @@ BLOCKED_MINOR: Final = 66_600
 """An amount that risk never lets pass."""
 
 
-class _Settlement(SettlementServiceServicer):  # type: ignore[misc]
+class _Settlement(SettlementServiceServicer):
     async def GetFeePlan(self, request: Any, context: Any) -> Any:  # noqa: N802
         # Which merchants get their fees back on refunds is in their number, for ever.
         returns = request.merchant_id[-1] in "0123456789abcdef"
@@ -48,13 +48,13 @@ class _Settlement(SettlementServiceServicer):  # type: ignore[misc]
         return GetFeePlanResponse(plan=plan, ttl_seconds=60)
 
 
-class _Routing(RoutingServiceServicer):  # type: ignore[misc]
+class _Routing(RoutingServiceServicer):
     async def ChooseChannel(self, request: Any, context: Any) -> Any:  # noqa: N802
         candidates = [Candidate(channel=one, reason="played") for one in ROUTES[request.product]]
         return ChooseChannelResponse(candidates=candidates, rules_version=1)
 
 
-class _Risk(RiskServiceServicer):  # type: ignore[misc]
+class _Risk(RiskServiceServicer):
     async def AssessAction(self, request: Any, context: Any) -> Any:  # noqa: N802
         blocked = request.amount.amount_minor == BLOCKED_MINOR
         return AssessActionResponse(verdict=VERDICT_BLOCK if blocked else VERDICT_PASS)
@@ -63,20 +63,22 @@ class _Risk(RiskServiceServicer):  # type: ignore[misc]
         return ResolveReservationResponse()
 
 
-class _Member(MemberServiceServicer):  # type: ignore[misc]
+class _Member(MemberServiceServicer):
     async def RevealCard(self, request: Any, context: Any) -> Any:  # noqa: N802
         return RevealCardResponse(card_number="4111111111111111")
-
-
-for _played in (_Settlement, _Routing, _Risk, _Member):
-    _played.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
 
 
 def neighbours() -> dict[str, Register]:
     """Return what each played service serves."""
     return {
-        "settlement": partial(add_SettlementServiceServicer_to_server, _Settlement()),
-        "routing": partial(add_RoutingServiceServicer_to_server, _Routing()),
-        "risk": partial(add_RiskServiceServicer_to_server, _Risk()),
-        "member": partial(add_MemberServiceServicer_to_server, _Member()),
+        "settlement": partial(add_SettlementServiceServicer_to_server, _played(_Settlement)),
+        "routing": partial(add_RoutingServiceServicer_to_server, _played(_Routing)),
+        "risk": partial(add_RiskServiceServicer_to_server, _played(_Risk)),
+        "member": partial(add_MemberServiceServicer_to_server, _played(_Member)),
     }
+
+
+def _played(servicer: Any) -> Any:
+    """Return a servicer that has only the methods that are called here."""
+    servicer.__abstractmethods__ = frozenset()
+    return servicer()

@@ -11,11 +11,13 @@ same name in each schema, which the search path finds before the server's own.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -42,6 +44,25 @@ JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = $1 AND relkind IN ('r', 'p') AND NOT relispartition
     AND relname <> 'schema_migrations'
 """
+
+
+@contextmanager
+def new_database(runner: asyncio.Runner, url: str) -> Iterator[str]:
+    """Make an empty database beside that of `url`; dropped at the end."""
+    name = f"simulation_{secrets.token_hex(8)}"
+    runner.run(_execute(url, f"CREATE DATABASE {name} TEMPLATE template0"))
+    try:
+        yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    finally:
+        runner.run(_execute(url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 class PostgresServer:
@@ -80,7 +101,7 @@ class PostgresServer:
 
     def fetch_all(self, service: str, table: str) -> list[Row]:
         """Return all rows of a table."""
-        query = f"SELECT * FROM {service}.{table}"  # names of our own
+        query = f"SELECT * FROM {service}.{table}"  # noqa: S608 - names of our own
         return [dict(row) for row in self.wait(self._admin.fetch(query))]
 
     def session(self, service: str) -> Any:

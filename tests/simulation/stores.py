@@ -1,4 +1,4 @@
-"""Where a world keeps its rows: in the model, or in PostgreSQL; services see a `Pool` either way."""
+"""Where a world keeps its rows: in the model or in PostgreSQL; services see a `Pool`."""
 
 from __future__ import annotations
 

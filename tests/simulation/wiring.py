@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 import common.jobs.worker
 import services.account.wiring
@@ -29,9 +29,13 @@ from common.ids import IdFactory
 from common.mesh.calling import CallingChannel
 from common.service import Background, BackgroundTask, Service
 from common.settings import Settings
+from services.account.config import AccountSettings
 from services.channel.catalogue import Catalogue, Channel
+from services.channel.config import ChannelSettings
 from services.channel.guard import Guard
 from services.channel.store.channels import ChannelRow
+from services.payment.config import PaymentSettings
+from services.trade.config import TradeSettings
 from services.trade.rounds import run_rounds
 from tests.simulation.bank import Bank, BankAdapter
 from tests.simulation.process import Process
@@ -47,17 +51,9 @@ WIRINGS: Final[dict[str, ModuleType]] = {
 }
 """The simulated services; the others are played (neighbours.py)."""
 
-SETTINGS: Final = {
-    # A refund that waits for funds is given up after a day, so that the end of a run is near.
-    "PAYMESH_PAYMENT_WAITING_FUNDS_DAYS": "1",
-    # The desk's default actions come within hours, for the same reason.
-    "PAYMESH_PAYMENT_EXCEPTION_DUE_SECONDS": "3600",
-    # The shortest time that a bank's request surely lives: the bank's slowness stays far below.
-    "PAYMESH_PAYMENT_REQUEST_LIFE_SECONDS": "300",
-}
-"""Settings of services, as their environment."""
-
 REQUEST_LIFE_SECONDS: Final = 300
+"""The shortest time that a bank's request surely lives: the bank's slowness stays far below."""
+
 _QUIET_SECONDS: Final = 900.0
 _PRODUCTS: Final = {"simqr": "qr_pay", "simqr2": "qr_pay", "simcard": "quick_pay"}
 
@@ -74,13 +70,18 @@ class Polls:
         common.jobs.worker._POLL_SECONDS = _QUIET_SECONDS  # type: ignore[misc]
 
 
+@cache
+def _process_settings() -> Settings:
+    return Settings(page_token_key=SecretStr("token key"))
+
+
 class SimulatedKit:
     """`common.service.Kit` of one simulated process."""
 
     def __init__(self, world: World, process: Process) -> None:
         self._world = world
         self._process = process
-        self.settings = Settings(page_token_key=SecretStr("token key"))
+        self.settings = _process_settings()
         self.chain = world.chain()
 
     @property
@@ -157,6 +158,20 @@ class _NoSession:
         """Nothing to close."""
 
 
+@cache
+def _settings() -> dict[str, BaseModel]:
+    """Return the settings of services, read once: a process starts often here."""
+    return {
+        "account": AccountSettings(),
+        "channel": ChannelSettings(),
+        "trade": TradeSettings(),
+        # What waits for people or funds is given up within hours, so that the end is near.
+        "payment": PaymentSettings(
+            request_life_seconds=REQUEST_LIFE_SECONDS, exception_due_seconds=3600.0
+        ).model_copy(update={"waiting_funds_days": 0.1}),
+    }
+
+
 @contextmanager
 def replaced_parts(world: World) -> Iterator[None]:
     """Let wirings find simulated parts where they name what reaches out of the process."""
@@ -171,8 +186,14 @@ def replaced_parts(world: World) -> Iterator[None]:
             (common.jobs.worker, "_POLL_SECONDS", world.polls.seconds),
         ):
             stack.enter_context(patch.object(module, name, part))
-        stack.enter_context(patch.dict("os.environ", SETTINGS))
+        for service, settings in _settings().items():
+            name = f"{service.capitalize()}Settings"
+            stack.enter_context(patch.object(WIRINGS[service], name, partial(_given, settings)))
         yield
+
+
+def _given(settings: BaseModel) -> BaseModel:
+    return settings
 
 
 async def wire_process(world: World, process: Process) -> Service:

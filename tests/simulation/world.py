@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from asyncio import all_tasks, sleep
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,9 @@ from common.ids import IdFactory
 from common.mesh.chain import Chain, production_chain
 from common.mesh.middleware.authorisation import AccessTable, load_access
 from common.mesh.settings import MeshSettings
-from common.settings import Settings
 from tests.simulation.bank import Bank
 from tests.simulation.broker import SimulatedBroker
-from tests.simulation.faults import Faults
+from tests.simulation.faults import Faults, seeded
 from tests.simulation.invariants import InvariantError, Watch
 from tests.simulation.loop import SimulatedClock, SimulatedLoop, StalledError
 from tests.simulation.neighbours import neighbours
@@ -35,9 +34,6 @@ _QUIET_LOOK_SECONDS: Final = 300.0
 _QUIET_DAYS_MAX: Final = 4
 """Longer than everything that a flow waits for."""
 
-Change = Callable[["World"], None]
-"""Takes a safety out of a world, to see whether anybody notices."""
-
 
 @dataclass
 class Outcome:
@@ -50,6 +46,9 @@ class Outcome:
     """Virtual time that passed."""
     kills: int
     faults: dict[str, int]
+    """How often what went wrong."""
+    ends: dict[str, int]
+    """How orders, payments, refunds and exceptions ended."""
     violation: str = ""
     """What broke; empty when all held."""
     notes: list[str] = field(default_factory=list)
@@ -64,19 +63,27 @@ class World:
         self.seed = seed
         # Pauses between tries are drawn from Python's own generator.
         random.seed(f"{seed}/pauses")
-        self.loop = SimulatedLoop(random.Random(f"{seed}/order"))
+        self.loop = SimulatedLoop(seeded(seed, "order"))
         if traced:
             self.loop.notes = []
         self.clock = SimulatedClock(self.loop)
-        self.faults = Faults(random.Random(f"{seed}/faults"))
-        self.ids = IdFactory(self.clock, random.Random(f"{seed}/ids").getrandbits)
-        self.chance = random.Random(f"{seed}/customers")
+        self.faults = Faults(seeded(seed, "faults"))
+        self.ids = IdFactory(self.clock, seeded(seed, "ids").getrandbits)
+        self.chance = seeded(seed, "customers")
         self.network = Network(self.loop, self.clock, self.faults)
         self.broker = SimulatedBroker(self.loop, self.faults)
+        # Half of the worlds have banks that give back whatever they are asked for.
+        caps_refunds = self.faults.chance.random() < 0.5
         self.stores = open_stores(self.clock, self._step)
         self.banks = {
             code: Bank(
-                code, code.startswith("simqr"), self.loop, self.clock, self.faults, self._deliver
+                code,
+                is_scanned=code.startswith("simqr"),
+                caps_refunds=caps_refunds,
+                loop=self.loop,
+                clock=self.clock,
+                faults=self.faults,
+                deliver=self._deliver,
             )
             for code in ("simqr", "simqr2", "simcard")
         }
@@ -92,8 +99,8 @@ class World:
     def chain(self) -> Chain:
         """Return the middleware of one process."""
         return production_chain(
-            settings=MeshSettings(),
-            principal_key=Settings().principal_key.get_secret_value(),
+            settings=_mesh_settings(),
+            principal_key="a key that all processes share",
             access=_access(),
             clock=self.clock,
             chance=random.random,
@@ -173,14 +180,12 @@ class World:
             answer = await stub.HandleCallback(request)
         except PaymeshError:
             return False
-        return bool(answer.http_status == 200)  # noqa: PLR2004 - HTTP's word for "taken"
+        return bool(answer.http_status == 200)
 
     # A whole life.
 
-    def run(self, customers: Callable[[World], Any], changes: Iterable[Change] = ()) -> Outcome:
+    def run(self, customers: Callable[[World], Any]) -> Outcome:
         """Let customers do what they want, and all of it come to its end."""
-        for change in changes:
-            change(self)
         self.faults.is_over = True
         self.loop.between_steps = self._between_steps
         violation = ""
@@ -202,6 +207,7 @@ class World:
             self.loop.time() / 3600,
             self.kills,
             dict(self.faults.counted),
+            self.watch.ends(),
             violation,
             self.loop.notes or [],
         )
@@ -212,8 +218,8 @@ class World:
             self.network.serve(process, [register], self.chain())
         for service in SERVICES:
             self.boot(service)
-        while any(self.network.find(service) is None for service in SERVICES):
-            await sleep(0.1)
+        while any(self.network.find(service) is None for service in SERVICES):  # noqa: ASYNC110
+            await sleep(0.1)  # virtual: polling costs nothing
         shop = customers(self)
         await shop.open()
         self.faults.is_over = False
@@ -243,3 +249,8 @@ class World:
 @cache
 def _access() -> AccessTable:
     return load_access(_ACCESS)
+
+
+@cache
+def _mesh_settings() -> MeshSettings:
+    return MeshSettings()
