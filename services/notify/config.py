@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import DEVELOPMENT_SECRET, PaymeshSettings
@@ -29,9 +27,9 @@ class NotifySettings(PaymeshSettings):
     attempt_timeout_seconds: float = Field(default=10.0, gt=0, le=60)
     """How long a merchant's server may take to answer."""
 
-    lease_seconds: float = Field(default=30.0, gt=0)
-    """How long a process owns the deliveries that it has claimed; what a crash left is sent by
-    another after that. At least twice the longest attempt, because one may wait for another."""
+    lease_seconds: float = Field(default=10.0, ge=1)
+    """How long a process owns the deliveries that it has claimed without a word; while it works on
+    them it renews that. What a crash left is sent by another afterwards."""
 
     in_flight_max: int = Field(default=256, ge=1, le=10_000)
     """Most attempts of a process that are under way."""
@@ -46,9 +44,3 @@ class NotifySettings(PaymeshSettings):
 
     flush_items_max: int = Field(default=512, ge=1, le=5000)
     """Most outcomes of attempts written by one transaction."""
-
-    @model_validator(mode="after")
-    def _check_lease(self) -> Self:
-        if self.lease_seconds < 2 * self.attempt_timeout_seconds:
-            raise ValueError("lease_seconds must be at least twice attempt_timeout_seconds")
-        return self

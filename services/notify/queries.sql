@@ -91,11 +91,25 @@ RETURNING deliveries.id, deliveries.version, deliveries.attempts, deliveries.tri
     deliveries.next_attempt_at, webhook_endpoints.url, webhook_endpoints.sealed_secret,
     webhook_endpoints.disabled, webhooks.body;
 
+-- name: renew_deliveries
+-- Claims that are still in use, until $3; those that ran out and were taken by another are left.
+WITH held AS (
+    SELECT d.id FROM deliveries AS d
+    JOIN unnest($1::text[], $2::timestamptz[]) AS mine (id, claimed_until) ON mine.id = d.id
+    WHERE d.claimed_until = mine.claimed_until AND d.state = 'PENDING'
+    ORDER BY d.id
+    FOR UPDATE OF d
+)
+UPDATE deliveries SET claimed_until = $3
+FROM held
+WHERE deliveries.id = held.id
+RETURNING deliveries.id;
+
 -- name: release_deliveries
 -- Claims that will not be used: another process may send these at once.
 UPDATE deliveries SET claimed_until = '-infinity'
-FROM unnest($1::text[], $2::bigint[]) AS unused (id, version)
-WHERE deliveries.id = unused.id AND deliveries.version = unused.version
+FROM unnest($1::text[], $2::timestamptz[]) AS unused (id, claimed_until)
+WHERE deliveries.id = unused.id AND deliveries.claimed_until = unused.claimed_until
     AND deliveries.state = 'PENDING';
 
 -- name: update_deliveries

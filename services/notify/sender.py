@@ -1,8 +1,8 @@
 """Sends what is due: claims in batches, many attempts at a time, each address by itself.
 
 New deliveries wake it after their commit; due retries, and what a crashed process left, are found
-by looking every second. A claim is a lease: whoever dies in between leaves a delivery that is sent
-again, under the same `webhook-id`.
+by looking every second. A claim is a lease, renewed while it is worked on: whoever dies in between
+leaves a delivery that is sent again, under the same `webhook-id`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from common.backoff import Backoff
@@ -41,6 +41,11 @@ _STOP_SECONDS: Final = 5.0
 # Opened secrets are kept for the busiest addresses; opening one costs 30 µs.
 _SECRETS_MAX: Final = 10_000
 _SAVE_BACKOFF: Final = Backoff(first_seconds=0.2, longest_seconds=2)
+# An outcome that cannot be written for so long is given up, and the webhook sent again: as long as
+# a database takes to come back, even in the worst case of a failover.
+_SAVE_SECONDS: Final = 60.0
+# Leases are renewed often enough that one renewal may fail.
+_RENEWALS_PER_LEASE: Final = 3
 
 
 @dataclass(slots=True)
@@ -57,6 +62,22 @@ class _Lane:
 
     def admits(self, now: float) -> bool:
         return self.in_flight < self.breaker.room(now, self.in_flight + 1)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A claim of this process."""
+
+    claim: Claim
+    until: datetime
+    """As its row says; whoever takes it after that says otherwise."""
+    send_until: float
+    """The same on the monotonic clock: no attempt begins later."""
+
+    @property
+    def key(self) -> tuple[str, datetime]:
+        """What says that the row is still ours."""
+        return (self.claim.delivery_id, self.until)
 
 
 class Sender:
@@ -88,7 +109,8 @@ class Sender:
         self._places = asyncio.Semaphore(settings.in_flight_max)
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unsent: list[Claim] = []
+        self._held: set[_Held] = set()
+        self._unsent: list[_Held] = []
         self._secrets: dict[str, bytes] = {}
         self._is_backlogged = False
         self._is_stopping = False
@@ -101,6 +123,7 @@ class Sender:
         """Send until cancelled; while the database is away this waits."""
         self._is_stopping = False
         backoff, failures = Backoff(), 0
+        renewing = asyncio.create_task(self._renew(), name="webhook leases")
         try:
             while True:
                 self._awake.clear()
@@ -116,6 +139,28 @@ class Sender:
                 await self._doze()
         finally:
             await self._stop()
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        """Keep the leases of what takes long; most attempts are over before the first time."""
+        lease = self._settings.lease_seconds
+        pause = lease / _RENEWALS_PER_LEASE
+        while True:
+            await asyncio.sleep(pause)
+            asked_at, now = self._clock.monotonic(), self._clock.now()
+            until = now + timedelta(seconds=lease)
+            old = [one for one in self._held if one.until <= until - timedelta(seconds=pause)]
+            if not old:
+                continue
+            try:
+                kept = await self._store.renew_deliveries([one.key for one in old], until)
+            except Exception as error:  # noqa: BLE001 - sent again by another, which is harmless
+                _log.warning("leases of %d webhooks not renewed: %r", len(old), error)
+                continue
+            for one in old:
+                if one.claim.delivery_id in kept:
+                    one.until, one.send_until = until, asked_at + lease
 
     async def _doze(self) -> None:
         try:
@@ -137,57 +182,59 @@ class Sender:
             for endpoint_id, lane in self._lanes.items()
         }
         now = self._clock.now()
+        until = now + timedelta(seconds=settings.lease_seconds)
         claims = await self._store.claim_deliveries(
             now,
-            now + timedelta(seconds=settings.lease_seconds),
+            until,
             rooms=rooms,
             room_per_endpoint=most,
             room=room,
         )
-        send_until = asked_at + settings.lease_seconds - settings.attempt_timeout_seconds
         for claim in claims:
-            self._begin(claim, send_until)
+            self._begin(_Held(claim, until, asked_at + settings.lease_seconds))
         taken = Counter(claim.endpoint_id for claim in claims)
         for endpoint_id, count in taken.items():
             self._lanes[endpoint_id].is_backlogged = count >= rooms.get(endpoint_id, most)
         self._is_backlogged = len(claims) >= room
 
-    def _begin(self, claim: Claim, send_until: float) -> None:
+    def _begin(self, held: _Held) -> None:
+        claim = held.claim
         lane = self._lanes.get(claim.endpoint_id)
         if lane is None:
             places = asyncio.Semaphore(self._settings.in_flight_per_endpoint_max)
             lane = self._lanes[claim.endpoint_id] = _Lane(places)
         lane.held += 1
-        task = asyncio.create_task(
-            self._carry(lane, claim, send_until), name=f"webhook {claim.delivery_id}"
-        )
+        self._held.add(held)
+        task = asyncio.create_task(self._carry(lane, held), name=f"webhook {claim.delivery_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, lane: _Lane, claim: Claim, send_until: float) -> None:
+    async def _carry(self, lane: _Lane, held: _Held) -> None:
         """Take one claim to its end: an outcome that is written, or given back unsent."""
         try:
-            outcome = await self._attempt(lane, claim, send_until)
+            outcome = await self._attempt(lane, held)
             if outcome is None:
-                self._unsent.append(claim)
+                self._unsent.append(held)
             else:
                 await self._keep(outcome)
         except asyncio.CancelledError:
-            self._unsent.append(claim)
+            self._unsent.append(held)
             raise
         except Exception:  # noqa: BLE001 - see the log
             # The lease runs out and it is sent again; nobody else may suffer.
-            _log.exception("webhook %s failed here", claim.delivery_id)
+            _log.exception("webhook %s failed here", held.claim.delivery_id)
         finally:
-            self._end(lane, claim.endpoint_id)
+            self._held.discard(held)
+            self._end(lane, held.claim.endpoint_id)
 
-    async def _attempt(self, lane: _Lane, claim: Claim, send_until: float) -> Outcome | None:
+    async def _attempt(self, lane: _Lane, held: _Held) -> Outcome | None:
         """Send; return None when it was not: too late, or the address is left alone now."""
+        claim = held.claim
         if claim.is_endpoint_disabled:
             return conclude(claim, None, self._clock.now(), self._chance())
         async with lane.places, self._places:
             now = self._clock.monotonic()
-            if self._is_stopping or now > send_until or not lane.admits(now):
+            if self._is_stopping or now > held.send_until or not lane.admits(now):
                 return None
             body = claim.body.encode()
             at = self._clock.now()
@@ -216,8 +263,8 @@ class Sender:
         _SENT.add(1, {"end": answer.problem or str(answer.http_status)})
 
     async def _keep(self, outcome: Outcome) -> None:
-        """Write an outcome; while the database is away, as long as the claim is ours."""
-        give_up_at = self._clock.monotonic() + self._settings.lease_seconds
+        """Write an outcome; while the database is away nobody else can claim it either."""
+        give_up_at = self._clock.monotonic() + _SAVE_SECONDS
         failures = 0
         while True:
             try:
@@ -255,7 +302,7 @@ class Sender:
     async def _release_unsent(self) -> None:
         if self._unsent:
             unsent, self._unsent = self._unsent, []
-            await self._store.release_deliveries(unsent)
+            await self._store.release_deliveries([one.key for one in unsent])
 
     async def _stop(self) -> None:
         """Let attempts end, then give back what was not sent."""

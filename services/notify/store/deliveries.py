@@ -99,13 +99,30 @@ class DeliveryStore:
             )
         return [claim_from(row) for row in sorted(rows, key=lambda row: row["next_attempt_at"])]
 
-    async def release_deliveries(self, claims: Sequence[Claim]) -> None:
-        """Give claims back that were not used."""
+    async def renew_deliveries(
+        self, held: Sequence[tuple[str, datetime]], until: datetime
+    ) -> frozenset[str]:
+        """Keep claims until `until`; return the ids of those that were still held.
+
+        `held` are deliveries, and until when each was claimed: a claim that ran out and was taken
+        by another says otherwise.
+        """
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(
+                _SQL["renew_deliveries"],
+                [delivery_id for delivery_id, _ in held],
+                [claimed_until for _, claimed_until in held],
+                until,
+            )
+        return frozenset(row["id"] for row in rows)
+
+    async def release_deliveries(self, held: Sequence[tuple[str, datetime]]) -> None:
+        """Give claims back that were not used; `held` as for `renew_deliveries`."""
         async with self._pool.acquire() as connection:
             await connection.execute(
                 _SQL["release_deliveries"],
-                [claim.delivery_id for claim in claims],
-                [claim.version for claim in claims],
+                [delivery_id for delivery_id, _ in held],
+                [claimed_until for _, claimed_until in held],
             )
 
     async def save_outcomes(self, outcomes: Sequence[Outcome]) -> list[bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
@@ -194,7 +194,9 @@ async def test_crashing_between_send_and_note_sends_again_with_the_same_id(
         sent.set()
         return await asyncio.Future[bool]()
 
-    first = new_kit(principal=kit.principal, clock=kit.clock, save=die, poll_seconds=1000)
+    first = new_kit(
+        principal=kit.principal, clock=kit.clock, save=die, poll_seconds=1000, lease_seconds=30
+    )
     await kit.add_endpoint(receiver.url)
     await kit.hear(kit.completed())
     task = asyncio.create_task(first.sender.run())
@@ -329,3 +331,65 @@ async def test_several_processes_send_each_webhook_once(
     async with running(others[0].sender), running(others[1].sender), running(others[2].sender):
         await kit.until_state(DeliveryState.DELIVERED, 300)
     assert len({heard.webhook_id for heard in receiver.heard}) == len(receiver.heard) == 300
+
+
+async def test_attempt_that_outlasts_the_lease_is_not_sent_twice(
+    new_kit: MakeKit, receiver: Receiver
+) -> None:
+    """The claim is renewed while the merchant's server thinks."""
+    kit = new_kit(lease_seconds=1)
+    thinks = asyncio.Event()
+
+    async def respond(_: web.Request) -> web.Response:
+        await thinks.wait()
+        return web.Response(status=200)
+
+    receiver.respond = respond
+    await kit.add_endpoint(receiver.url)
+    await kit.hear(kit.completed())
+    other = new_kit(principal=kit.principal, clock=kit.clock)
+    async with running(kit.sender):
+
+        async def is_sent() -> bool:
+            return bool(receiver.heard)
+
+        await until(is_sent)
+        claimed_until = await kit.pool_value("SELECT claimed_until FROM deliveries WHERE id = $1")
+        async with running(other.sender):
+
+            async def is_renewed() -> bool:
+                now = await kit.pool_value("SELECT claimed_until FROM deliveries WHERE id = $1")
+                return bool(now > claimed_until + timedelta(seconds=1.5))
+
+            await until(is_renewed)
+            thinks.set()
+            await kit.until_state(DeliveryState.DELIVERED)
+    assert len(receiver.heard) == 1
+
+
+async def test_claim_that_ran_out_takes_nothing_from_its_successor(
+    kit: Kit, receiver: Receiver
+) -> None:
+    """A process that stood still can neither give back nor renew what another has claimed."""
+    await kit.add_endpoint(receiver.url)
+    await kit.hear(kit.completed())
+    store, now = kit.store, kit.clock.now() + timedelta(seconds=1)
+
+    async def claim(at: datetime, until_at: datetime) -> list[str]:
+        claims = await store.claim_deliveries(
+            at, until_at, rooms={}, room_per_endpoint=100, room=100
+        )
+        mine = {one.id for one in await kit.deliveries()}
+        return [one.delivery_id for one in claims if one.delivery_id in mine]
+
+    first_until, second_until = now + timedelta(seconds=10), now + timedelta(seconds=21)
+    (delivery_id,) = await claim(now, first_until)
+    assert await store.renew_deliveries([(delivery_id, first_until)], first_until) == {delivery_id}
+    later = now + timedelta(seconds=11)
+    assert await claim(later, second_until) == [delivery_id]
+    stale = [(delivery_id, first_until)]
+    await store.release_deliveries(stale)
+    assert await store.renew_deliveries(stale, later) == frozenset()
+    assert await claim(later, second_until) == []
+    await store.release_deliveries([(delivery_id, second_until)])
+    assert await claim(later, second_until) == [delivery_id]
