@@ -180,7 +180,7 @@ async def test_jobs_are_written_with_the_change_or_not_at_all(jobs: JobsSide, si
     assert (await side.dump())["jobs"] == []
 
 
-KEYS = st.sampled_from("abcd")
+KEYS = st.sampled_from("abc")
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.lists(st.tuples(KEYS, st.integers(0, 99)), max_size=3)),
@@ -195,8 +195,8 @@ OPERATIONS = st.lists(
         st.tuples(st.just("resume"), st.none()),
         st.tuples(st.just("wait"), st.integers(1, 60)),
     ),
-    min_size=5,
-    max_size=25,
+    min_size=20,
+    max_size=50,
 )
 
 

@@ -235,7 +235,7 @@ async def test_reading_the_books_is_ordered_and_paged(ledger: LedgerSide) -> Non
     assert (report.accounts, report.entries, report.findings) == (5, 14, ())
 
 
-NUMBERS = st.integers(0, 25)
+NUMBERS = st.integers(0, 20)
 PAIRS = st.one_of(
     st.just(["R", "A"]),
     st.permutations(sorted(ACCOUNTS)).map(lambda names: list(names[:2])),
@@ -249,7 +249,7 @@ TRANSFERS = st.one_of(
     ),
 )
 CHAINS = st.lists(TRANSFERS, min_size=1, max_size=3)
-BATCHES = st.lists(st.lists(CHAINS, min_size=1, max_size=5), min_size=1, max_size=6)
+BATCHES = st.lists(st.lists(CHAINS, min_size=1, max_size=5), min_size=5, max_size=12)
 
 
 def made(ledger: LedgerSide, one: tuple[Any, ...], *, linked: bool) -> Transfer:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import asyncpg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from common.db.migrations import migrate
@@ -38,12 +38,12 @@ SERVERS_CLOCK: Final[Mapping[str, frozenset[str]]] = {
 }
 """Columns that the server's clock or its sequences fill, so that no two databases agree on them."""
 
-# A second of many small examples; what they share is emptied between them.
+# Long sequences find more than many do. Nothing is shrunk: each try of it empties two databases.
 EXAMPLES: Final = settings(
-    max_examples=40,
+    max_examples=25,
+    phases=[Phase.explicit, Phase.generate],
     deadline=None,
     database=None,
-    derandomize=False,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
@@ -139,7 +139,8 @@ class ModelSide(Side):
 def _sorted(table: str, schema: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sort as Python does: the order of text in a database depends on its collation."""
     if table == "outbox":
-        return rows
+        # A statement answers rows in no order, so only an aggregate's events have one.
+        return sorted(rows, key=lambda row: str(row["aggregate_id"]))
     key = next(one.key for one in SCHEMAS[schema].tables if one.name == table)
     return sorted(rows, key=lambda row: tuple(row[name] for name in key))
 
