@@ -6,6 +6,7 @@ and the lines `debit → credit  amount`, where `hold`, `post` and `void` say th
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +216,40 @@ def test_every_chain_of_code_is_tried() -> None:
 @pytest.mark.parametrize("row", BOOKING, ids=lambda row: row.event)
 def test_booking_does_what_the_page_says(row: Row) -> None:
     assert [_line_of_code(posting) for posting in _booked()[row.event]] == _lines_of_page(row)
+
+
+def _proofs() -> dict[str, tuple[str, ...]]:
+    """The second table: which scenarios walk and crash a row."""
+    proofs = {}
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("|") and len(cells) == 2 and cells[0] not in ("row", "---"):
+            proofs[cells[0]] = _quoted(cells[1])
+    return proofs
+
+
+def _scenarios() -> set[str]:
+    """Names of the scenarios, as they stand in their table."""
+    tests = Path(__file__).parents[1] / "integration" / "payment"
+    table = ast.parse((tests / "flow_scenarios.py").read_text(encoding="utf-8"))
+    return {
+        str(call.args[0].value)
+        for call in ast.walk(table)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "Scenario"
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_every_row_is_walked_and_crashed_by_a_scenario_that_exists() -> None:
+    proofs = _proofs()
+    events = {row.event for row in _rows()}
+    assert set(proofs) == events
+    for row in BOOKING:
+        assert proofs[row.event], row.event
+    named = {name for names in proofs.values() for name in names}
+    assert named <= _scenarios(), named - _scenarios()
 
 
 def test_what_undoes_is_on_the_page_itself() -> None:

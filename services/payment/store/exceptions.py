@@ -175,7 +175,7 @@ class ExceptionStore:
             event = self._announcer.exception_resolved(after, change.call, change.at)
             await self._outbox.add(connection, [event])
             await self._jobs.cancel(connection, CARRY_OUT, [after.id])
-        elif after.state is ExceptionState.APPROVED:
+        elif after.state is ExceptionState.APPROVED and change.audit is not None:
             # Whoever approved carries it out at once; the job goes on where that one dies.
             await self._jobs.hasten(connection, CARRY_OUT, [after.id])
         return True

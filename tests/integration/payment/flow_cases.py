@@ -22,6 +22,7 @@ from paymesh.trade.v1 import (
 from paymesh.type.v1 import Money as MoneyMessage
 
 from common.context import bound
+from common.errors import UnavailableError
 from common.money import Money
 from services.payment.domain.payments import Payment, Refund
 from services.payment.flows.advance_payment import advance_payment
@@ -31,6 +32,7 @@ from services.payment.flows.create_payment import NewPayment, create_payment
 from services.payment.flows.desk import decide_resolution, propose_resolution
 from services.payment.flows.parts import Parts
 from services.payment.flows.refund_payment import advance_refund_by_id, refund_payment
+from services.payment.flows.save_payment import report_unknown
 
 AMOUNT, REFUND = 1_000, 400
 CARD = "crd_" + "0" * 26
@@ -194,6 +196,40 @@ async def refund_is_unknown(case: Case) -> None:
 async def wait_for_the_deadline(case: Case) -> None:
     """Nobody decides."""
     case.payment.kit.clock.ahead += timedelta(seconds=DUE_SECONDS + 1)
+
+
+def hold_is_unknown(*, stands: bool) -> Arrange:
+    """The ledger's answer about a hold is lost, and a maker has proof that nothing moved."""
+
+    async def arrange(case: Case) -> None:
+        await paid(case)
+        parts = case.payment.parts()
+        await case.give_back(replace(parts, peers=DeafPeers(parts.peers, stands)))
+        refund = await parts.refunds.find_refund(case.refund_id)
+        assert refund is not None
+        assert refund.state == "PENDING"
+        case.payment.kit.clock.ahead += timedelta(seconds=UNKNOWN_SECONDS + 60)
+        await report_unknown(parts, refund)
+        await propose(case, "FAIL")
+
+    return arrange
+
+
+class DeafPeers:
+    """Peers who do not hear what the ledger answers."""
+
+    def __init__(self, inner: Any, executes: bool) -> None:
+        self._inner = inner
+        self._executes = executes
+
+    async def post(self, *chain: Any) -> Any:
+        """Book, perhaps; the answer is lost."""
+        if self._executes:
+            await self._inner.post(*chain)
+        raise UnavailableError(target="account")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 # --- what is done -------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ effect, as a process does: what they raise is caught by no flow.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from dying_parts import Breaking, Crash, Fault
 from hosted_services import HostedKit, hosting, merchant_call
 from paymesh.account import account_id_for
 from paymesh.account.v1 import (
@@ -58,53 +59,14 @@ from services.payment.store.refunds import RefundStore
 from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND, CARRY_OUT
 from services.payment.writer import PaymentWriter
 
+__all__ = ["Crash", "Fault", "PaymentKit", "payment"]
+
 FUNDS_MINOR = 1_000_000
 REQUEST_LIFE_SECONDS = 600
 DUE_SECONDS = 60
 UNKNOWN_SECONDS = 900
 REPEATS_MAX = 2
 _ROUNDS_MAX = 40
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-@dataclass
-class Fault:
-    """Dies at one step: the n-th call, before or after its effect; -1 for never."""
-
-    step: int = -1
-    after: bool = False
-    seen: int = 0
-
-    async def around(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Do the work, or die."""
-        here = self.seen == self.step
-        self.seen += 1
-        if here and not self.after:
-            raise Crash
-        result = await work()
-        if here:
-            raise Crash
-        return result
-
-
-class Breaking:
-    """Any part whose public coroutines pass through a fault."""
-
-    def __init__(self, inner: Any, fault: Fault) -> None:
-        self._inner = inner
-        self._fault = fault
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a method of the part, behind the fault."""
-        method = getattr(self._inner, name)
-
-        async def call(*arguments: Any, **named: Any) -> Any:
-            return await self._fault.around(lambda: method(*arguments, **named))
-
-        return call
 
 
 @dataclass

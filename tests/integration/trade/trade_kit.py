@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 import hosted_services
 import pytest
+from dying_parts import Breaking, Fault
 from hosted_services import HostedKit, hosting, merchant_call
 from paymesh.account.v1 import (
     AccountServiceServicer,
@@ -21,6 +22,7 @@ from paymesh.account.v1 import (
 from paymesh.payment.v1 import (
     PAYMENT_REFUND_STATE_PENDING,
     ClosePaymentsResponse,
+    ListPaymentsResponse,
     Payment,
     PaymentRefund,
     PaymentServiceServicer,
@@ -85,6 +87,7 @@ class Script:
     closed: bool | PaymeshError = True
     refund_state: int = PAYMENT_REFUND_STATE_PENDING
     refund_failure: PaymeshError | None = None
+    list_calls: list[str] = field(default_factory=list)
     refund_calls: list[str] = field(default_factory=list)
     close_calls: list[str] = field(default_factory=list)
     before_closed: Any = None
@@ -105,6 +108,11 @@ class PlayedPayment(PaymentServiceServicer):  # type: ignore[misc]
         if isinstance(self.script.closed, PaymeshError):
             raise self.script.closed
         return ClosePaymentsResponse(closed=self.script.closed)
+
+    async def ListPayments(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """There are none."""
+        self.script.list_calls.append(request.order_id)
+        return ListPaymentsResponse()
 
     async def RefundPayment(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Give back, as the script says."""
@@ -174,6 +182,14 @@ class TradeKit:
             TradeServiceStub(kit.channel("payment", "trade")),
             TradeServiceStub(kit.channel("operator", "trade")),
         )
+
+    def dying(self, fault: Fault) -> Parts:
+        """Return the parts, which die where the fault says."""
+        parts: dict[str, Any] = {
+            name: Breaking(getattr(self.parts, name), fault)
+            for name in ("orders", "refunds", "lanes", "peers")
+        }
+        return replace(self.parts, **parts)
 
     @property
     def call(self) -> CallContext:
