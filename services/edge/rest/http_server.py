@@ -18,6 +18,10 @@ from services.edge.rest.door import Receive, Scope, Send
 _log = logging.getLogger(__name__)
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# Requests that were sent before their sender could know that this process stops: as long as bytes
+# travel, with one retransmission. Whoever sends more often than that is told to connect anew.
+_LINGER_SECONDS = 1.0
+
 _BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\n"
     b"content-type: application/problem+json\r\n"
@@ -32,7 +36,7 @@ _BAD_REQUEST_BODY = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request heads are bounded in bytes and in time."""
+    """HTTP/1.1 whose request heads are bounded in bytes and in time, and which leaves politely."""
 
     head_bytes_max: ClassVar[int] = 32_768
     head_seconds: ClassVar[float] = 10.0
@@ -42,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._is_leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
@@ -80,6 +85,28 @@ class BoundedProtocol(HttpToolsProtocol):
         if sum(len(name) + len(value) for name, value in self.headers) > self.head_bytes_max:
             raise ValueError("the head is too long")  # the parser makes a 400 of it
         super().on_headers_complete()
+        if self._is_leaving:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Answer what is under way or on its way, each with the word to connect anew, then close.
+
+        A connection that is closed without a word may have a request in it already, whose sender
+        would not know what became of it.
+        """
+        self._is_leaving = True
+        if self._is_idle():
+            self.loop.call_later(_LINGER_SECONDS, self._leave)
+        else:
+            self.cycle.keep_alive = False
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _leave(self) -> None:
+        # A head that has begun is given its time, and an answer.
+        if self._is_idle() and not self._in_head:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no request, as a problem, and hang up.

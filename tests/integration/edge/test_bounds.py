@@ -12,7 +12,14 @@ from paymesh.trade.v1 import CreateOrderRequest, CreateOrderResponse
 
 from common.context import CallContext, Principal, bound
 from common.errors import PageTokenInvalidError, PermissionDeniedError, RemoteError
-from tests.integration.edge.conftest import IDS, Edge, StartEdge, order_of
+from tests.integration.edge.conftest import (
+    IDS,
+    Edge,
+    StartEdge,
+    compose,
+    order_of,
+    read_reply,
+)
 
 ORDER = {"merchant_order_no": "n1", "amount": {"currency_code": "USD", "amount_minor": 100}}
 OPERATOR = CallContext(Principal(actor_id="ada", roles=("operator",)), caller="operator")
@@ -223,3 +230,56 @@ async def test_stopping_finishes_what_is_under_way(start_edge: StartEdge) -> Non
     assert (await request).status == 200
     with pytest.raises(asyncio.CancelledError):
         await edge.serving
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+async def test_stopping_answers_what_comes_on_an_open_connection(
+    start_edge: StartEdge, cut: int
+) -> None:
+    """Its sender could not know yet; the answer says that the connection ends."""
+    edge = await start_edge()
+
+    def request() -> bytes:
+        headers = edge.signer.sign("GET", "/v1/orders")
+        return compose("GET", "/v1/orders", b"", headers)
+
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(request())
+        first = await read_reply(reader)
+        bytes_of_second = request()
+        writer.write(bytes_of_second[:cut])
+        edge.serving.cancel()
+        await until_closed(edge.port)
+        writer.write(bytes_of_second[cut:])
+        second = await read_reply(reader)
+        assert await reader.read() == b""
+        writer.close()
+    assert first is not None
+    assert second is not None
+    assert (first.status, second.status) == (200, 200)
+    assert "connection" not in first.headers
+    assert second.headers["connection"] == "close"
+
+
+async def test_stopping_closes_idle_connections(start_edge: StartEdge) -> None:
+    edge = await start_edge()
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+        writer.write(compose("GET", "/v1/orders", b"", edge.signer.sign("GET", "/v1/orders")))
+        assert await read_reply(reader) is not None
+        edge.serving.cancel()
+        assert await reader.read() == b""
+        writer.close()
+        await asyncio.gather(edge.serving, return_exceptions=True)
+
+
+async def until_closed(port: int) -> None:
+    """Return when the port takes no connections any more."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return
+        writer.close()
+        await asyncio.sleep(0.005)
