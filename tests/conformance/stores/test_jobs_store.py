@@ -159,6 +159,17 @@ async def test_news_while_a_job_runs_lets_it_run_once_more(jobs: JobsSide, side:
     assert await jobs.worker.run_due(START + timedelta(seconds=1)) == 2
 
 
+async def test_news_while_a_job_runs_gives_it_all_its_attempts_again(
+    jobs: JobsSide, side: Side
+) -> None:
+    await jobs.add(jobs.job(1, "a"))
+    (running,) = await jobs.worker._claim(1, START)
+    await jobs.hasten("a", START)
+    await jobs.worker._note(running, Again(50.0), jobs.worker._kinds["ask"], START)
+    (row,) = (await side.dump())["jobs"]
+    assert (row["attempts"], row["run_at"], row["is_running"]) == (0, START, False)
+
+
 async def test_open_jobs_are_cancelled_and_their_story_is_told(jobs: JobsSide, side: Side) -> None:
     await jobs.add(jobs.job(1, "a"), jobs.job(2, "b"))
     assert await jobs.cancel("a", "z") == {"a"}

@@ -116,6 +116,18 @@ async def test_news_end_refunds_once_and_fold_into_the_order(trade: TradeSide) -
     ]
 
 
+async def test_waiting_for_funds_is_told_once(trade: TradeSide) -> None:
+    order = await completed(trade)
+    refund = trade.refund(1, order)
+    await trade.refunds.insert_refund(refund, AGAIN_AT)
+    for _ in range(2):
+        await trade.refunds.settle([news(refund, RefundState.WAITING_FUNDS)])
+    (found,) = await trade.refunds.find_refunds([refund.id])
+    assert found is not None
+    assert (found.state, found.version) == (RefundState.WAITING_FUNDS, 2)
+    assert await remaining(trade, order) == (0, 100, 900)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
