@@ -230,7 +230,21 @@ class PaymentKit:
         merchant = self.account(self.merchant_id, "merchant_pending")
         await self.move(self.account("bank", "channel_receivable"), merchant, amount_minor)
 
-    async def move(self, debit: str, credit: str, amount_minor: int) -> None:
+    async def open_account(self, owner: str, kind: str, currency_code: str) -> None:
+        """Open one more account."""
+        stub = AccountServiceStub(self.kit.channel("payment", "account"))
+        account = AccountSpec(
+            id=self.account(owner, kind, currency_code),
+            owner_id=owner,
+            kind=kind,
+            currency_code=currency_code,
+        )
+        with bound(self.call()):
+            await stub.OpenAccounts(OpenAccountsRequest(accounts=[account]))
+
+    async def move(
+        self, debit: str, credit: str, amount_minor: int, currency_code: str = "USD"
+    ) -> None:
         """Book one transfer."""
         stub = AccountServiceStub(self.kit.channel("payment", "account"))
         transfer = TransferSpec(
@@ -238,7 +252,7 @@ class PaymentKit:
             kind=TRANSFER_KIND_SINGLE,
             debit_account_id=debit,
             credit_account_id=credit,
-            currency_code="USD",
+            currency_code=currency_code,
             amount_minor=amount_minor,
             movement="test.move",
             reference_id="test",

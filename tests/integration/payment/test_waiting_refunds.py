@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from flow_cases import AMOUNT, REFUND, Case, merchant_is_poor, paid
+from flow_cases import (
+    AMOUNT,
+    REFUND,
+    Case,
+    approve,
+    hold_is_unknown,
+    merchant_is_poor,
+    paid,
+)
 from payment_kit import PaymentKit
 
 from common.context import bound
+from services.payment.domain.postings import hold_chain, hold_sources
 from services.payment.domain.states import RefundState
 from services.payment.flows.refund_payment import advance_refund_by_id
+from services.payment.peers import AccountNames, Refused, refund_reference
 
 
 async def _case(payment: PaymentKit) -> Case:
@@ -53,5 +63,27 @@ async def test_waiting_for_funds_ends_with_its_time_and_frees_the_cap(payment: P
     assert found is not None
     assert (found.refunded_minor, found.refunding_minor, found.fee_given_back_minor) == (0, 0, 0)
     await payment.fill_merchant(taken)
+    await payment.bring_to_rest()
+    await payment.check_everything()
+
+
+async def test_a_hold_that_comes_after_its_refund_failed_is_refused(payment: PaymentKit) -> None:
+    """The void of a hold that never came leaves a tombstone in the ledger."""
+    case = Case(payment, (await payment.new_order(AMOUNT)).id, "quick_pay")
+    await hold_is_unknown(stands=False)(case)
+    before = await payment.parts().refunds.find_refund(case.refund_id)
+    await approve(case, payment.parts())
+    failed = await payment.parts().refunds.find_refund(case.refund_id)
+    assert before is not None
+    assert failed is not None
+    assert failed.state is RefundState.FAILED
+    found = await payment.parts().store.find_payment(case.payment_id)
+    assert found is not None
+    for source in hold_sources(found):
+        late = hold_chain(found, before, source, AccountNames(found))
+        with bound(payment.call()):
+            answer = await payment.parts().peers.post(late, "USD")
+        assert answer == Refused("PENDING_ALREADY_VOIDED")
+    assert refund_reference(case.refund_id) not in payment.bank.refunds
     await payment.bring_to_rest()
     await payment.check_everything()
