@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 _BACKOFF: Final = Backoff(first_seconds=0.005, longest_seconds=1.0, spread=0.5)
+# Items that were given up while they waited are swept out of the queue beyond this.
+_FORGOTTEN_MAX: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Coalescer(Generic[Item, Answer]):
         self._name = name
         self._queue: deque[_Ticket[Item, Answer]] = deque()
         self._waiting_weight = 0
+        self._forgotten = 0
         self._runner: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -169,9 +172,15 @@ class Coalescer(Generic[Item, Answer]):
 
     def _forget(self, ticket: _Ticket[Item, Answer]) -> None:
         ticket.future.cancel()
-        if not ticket.is_taken:
-            ticket.is_taken = True
-            self._waiting_weight -= ticket.weight
+        if ticket.is_taken:
+            return
+        ticket.is_taken = True
+        self._waiting_weight -= ticket.weight
+        self._forgotten += 1
+        # While a flush hangs nothing leaves the queue, and callers come and give up all the time.
+        if self._forgotten > _FORGOTTEN_MAX and self._forgotten > len(self._queue) // 2:
+            self._queue = deque(one for one in self._queue if not one.is_taken)
+            self._forgotten = 0
 
     def _gather(self) -> list[_Ticket[Item, Answer]]:
         """Take the next batch: as many as fit, in the order of arrival."""
@@ -181,6 +190,7 @@ class Coalescer(Generic[Item, Answer]):
             ticket = self._queue[0]
             if ticket.is_taken:  # cancelled while it waited
                 self._queue.popleft()
+                self._forgotten -= 1
                 continue
             if ticket.weight > room:
                 break

@@ -21,6 +21,9 @@ from common.db.types import AsyncpgPool, Connection
 # A statement of a service answers in milliseconds; one that takes this long holds locks that
 # others wait for, and its caller has gone.
 STATEMENT_TIMEOUT_SECONDS: Final = 10.0
+# The server gives a statement up by itself. One that it does not even give up has lost its server
+# (a machine that vanished, a disk that hangs): its connection is dropped, and nobody waits for it.
+_SILENCE_SECONDS: Final = 5.0
 # A transaction never waits for anything but its own statements, so an idle one is a bug.
 IDLE_IN_TRANSACTION_TIMEOUT_SECONDS: Final = 30.0
 # asyncpg would reconnect after 50,000 queries and plan everything anew in the middle of a load.
@@ -47,6 +50,12 @@ class SessionSettings:
 
     extra: dict[str, str] = field(default_factory=dict)
     """Further settings of the server."""
+
+    @property
+    def command_timeout_seconds(self) -> float | None:
+        """How long a client waits for the server to answer; None without a limit."""
+        limit = self.statement_timeout_seconds
+        return limit + _SILENCE_SECONDS if limit else None
 
     def as_server_settings(self) -> dict[str, str]:
         """Return the settings under the server's names."""
@@ -144,6 +153,7 @@ async def open_pool(
         max_size=connections_max,
         max_queries=_QUERIES_PER_CONNECTION_MAX,
         timeout=_CONNECT_TIMEOUT_SECONDS,
+        command_timeout=settings.command_timeout_seconds,
         server_settings=settings.as_server_settings(),
         init=set_codecs,
         reset=_leave_session,
@@ -156,6 +166,7 @@ async def connect(url: str, settings: SessionSettings) -> Connection:
     connection: Connection = await asyncpg.connect(
         url,
         timeout=_CONNECT_TIMEOUT_SECONDS,
+        command_timeout=settings.command_timeout_seconds,
         server_settings=settings.as_server_settings(),
     )
     await set_codecs(connection)

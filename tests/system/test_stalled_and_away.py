@@ -48,6 +48,30 @@ async def test_a_process_that_stands_still_holds_nobody_for_good(
     await battered.check()
 
 
+async def test_a_database_that_stands_still_holds_nobody_for_good(battered: Battered) -> None:
+    """Whoever asks meanwhile is answered, if only that it was too late; then all recovers."""
+    servers = battered.platform.deployment.servers
+
+    async def stall() -> None:
+        order_id = battered.completed[0]
+        await servers.pause("postgres")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STALL_SECONDS
+        try:
+            while loop.time() < until:
+                # More than a request has at the edge, on a machine that has other work.
+                async with asyncio.timeout(40):
+                    await battered.platform.rest.send("GET", f"/v1/orders/{order_id}", None, "")
+                await asyncio.sleep(0.5)
+        finally:
+            await servers.resume("postgres")
+
+    await battered.shop_while(stall)
+    await battered.wait_serving()
+    assert battered.refused_for_good == []
+    await battered.check()
+
+
 @pytest.mark.parametrize("manner", ["stalled", "dead"])
 @pytest.mark.parametrize("server", ["amqp", "redis"])
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])

@@ -168,6 +168,25 @@ async def test_cancelling_a_queued_item_takes_it_out(flushes: Flushes) -> None:
     assert flushes.batches == [[1], [3]]
 
 
+async def test_items_that_were_given_up_do_not_pile_up_behind_a_flush_that_hangs(
+    flushes: Flushes,
+) -> None:
+    coalescer = flushes.coalescer()
+    flushes.gate.clear()
+    first = await _start(coalescer, 0)
+    await flushes.begun.wait()
+    kept = await _start(coalescer, 1)
+    for number in range(2, 5_002):
+        (one,) = await _start(coalescer, number)
+        one.cancel()
+        await asyncio.gather(one, return_exceptions=True)
+    assert len(coalescer._queue) < 2_500
+    flushes.gate.set()
+    assert await first[0] == 0
+    assert await kept[0] == 2
+    assert flushes.batches == [[0], [1]]
+
+
 async def test_cancelling_an_item_in_flight_lets_the_flush_go_on(flushes: Flushes) -> None:
     coalescer = flushes.coalescer()
     flushes.gate.clear()

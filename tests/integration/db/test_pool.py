@@ -146,6 +146,39 @@ async def test_a_killed_server_reads_back_and_comes_back(start_servers: StartSer
     await pool.close()
 
 
+async def test_a_server_that_stands_still_holds_nobody_for_good(
+    start_servers: StartServers,
+) -> None:
+    """Not a statement, not a caller that gives up, not the connection that it had."""
+    servers = await start_servers("postgres")
+    settings = SessionSettings("public", statement_timeout_seconds=0.5)
+    pool = await open_pool(servers.postgres_url, settings, connections_min=2, connections_max=2)
+    async with pool.acquire() as first, pool.acquire() as second:
+        assert await first.fetchval("SELECT 1") == await second.fetchval("SELECT 1")
+    await servers.pause("postgres")
+    asked = [asyncio.create_task(_ask(pool)) for _ in range(2)]
+    async with asyncio.timeout(10):
+        while pool.connections()[1]:  # noqa: ASYNC110 - until both are lent
+            await asyncio.sleep(0.01)
+    asked[1].cancel()
+    async with asyncio.timeout(30):
+        lost, given_up = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(lost, BaseException)
+    assert isinstance(given_up, BaseException)
+    assert classify(lost) is Failure.READ_BACK
+    assert is_away(lost)
+    await servers.resume("postgres")
+    async with asyncio.timeout(30):
+        while await _ask(pool) != 1:
+            await asyncio.sleep(0.1)
+    await pool.close()
+
+
+async def _ask(pool: Pool) -> object:
+    async with pool.transaction() as connection:
+        return await connection.fetchval("SELECT 1")
+
+
 async def _sleep_in(pool: Pool) -> BaseException | None:
     try:
         async with pool.acquire() as connection:
