@@ -125,6 +125,8 @@ VERBS: Final[Mapping[str, Callable[..., Awaitable[int]]]] = {
 
 async def act(verb: str, name: str, roles: tuple[str, ...], mode: str, **asked: Any) -> int:
     """Do one of the verbs below as an operator; what is refused is said, and ends the program."""
+    if mode.upper() not in Mode.__members__:
+        sys.exit(f"paymesh: there is no mode {mode}; there are live, test and shadow")
     try:
         async with operate(name=name, roles=roles, mode=Mode(mode.upper())) as operator:
             return await VERBS[verb](operator, Console(), **asked)
