@@ -53,8 +53,10 @@ _LOOKS_SECONDS: Final = 5.0
 _SAY_EVERY_SECONDS: Final = 10.0
 
 # Few enough that purchases are begun all through the run, many enough that each incident meets
-# some in every state.
-_FLOWS_UNDER_FIRE_MAX: Final = 64
+# some in every state, and that those which wait to be found out do not hold up the others.
+_FLOWS_UNDER_FIRE_MIN: Final = 64
+_FLOWS_UNDER_FIRE_MAX: Final = 256
+_FLOWS_SHARE: Final = 20
 
 _SCAN_TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
 
@@ -137,9 +139,14 @@ class Replay:
             recharges_of(plan),
             progress.advance,
             self._saboteur.reach,
-            _FLOWS_UNDER_FIRE_MAX if self._is_under_fire else FLOWS_MAX,
+            self._flows_max(len(plan)),
         )
         await self._saboteur.finish()
+
+    def _flows_max(self, purchases: int) -> int:
+        if not self._is_under_fire:
+            return FLOWS_MAX
+        return min(_FLOWS_UNDER_FIRE_MAX, max(_FLOWS_UNDER_FIRE_MIN, purchases // _FLOWS_SHARE))
 
     async def _while_alive(self, work: Awaitable[None]) -> None:
         """Do some work; raises NotRecoveredError as soon as a process is not coming back."""
