@@ -175,6 +175,8 @@ class Worker:
                 [kind.lease_seconds for kind in self._kinds.values()],
                 limit,
             )
+        # The statement answers in no order: those that have waited longest begin.
+        rows.sort(key=lambda row: (row["run_at"], row["job_id"]))
         return [_job_from_row(row) for row in rows]
 
     async def _find_pause(self) -> float:

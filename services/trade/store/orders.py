@@ -300,7 +300,8 @@ class OrderStore:
             rows = await connection.fetch(
                 QUERIES["take_due_orders"], self._clock.now(), until, limit
             )
-        return [(row["order_id"], row["attempts"]) for row in rows]
+        # The statement answers in no order.
+        return sorted((row["order_id"], row["attempts"]) for row in rows)
 
     async def put_off(self, later: Sequence[tuple[str, datetime]]) -> None:
         """Look at open orders again at the times given."""

@@ -241,7 +241,8 @@ class RefundStore:
             rows = await connection.fetch(
                 QUERIES["take_due_refunds"], self._clock.now(), until, limit
             )
-        return [(row["refund_id"], row["attempts"]) for row in rows]
+        # The statement answers in no order.
+        return sorted((row["refund_id"], row["attempts"]) for row in rows)
 
     async def put_off(self, later: Sequence[tuple[str, datetime]]) -> None:
         """Look at open refunds again at the times given."""
