@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutations.safety import Safety
+from tests.mutations.safety import Edit, Safety
 
 _DOMAIN: Final = "services/channel/domain.py"
+_CHARGE: Final = "services/channel/flows/charge_payer.py"
+_REFUND: Final = "services/channel/flows/refund_payer.py"
 _CHARGING: Final = "tests/integration/channel/test_channel_charging.py"
 _ROWS: Final = "tests/integration/channel/test_channel_callback_rows.py"
 _DOUBTED: Final = "tests/integration/channel/test_channel_doubted_callbacks.py"
@@ -22,24 +24,38 @@ SAFETIES: Final = (
         name="channel-never-sent-twice",
         protects="A charge that is asked for again is asked about at the channel, never sent"
         " again while it may have been executed.",
-        file="services/channel/flows/charge_payer.py",
-        before="    if opened.is_new:\n        return await parts.charging.send",
-        after="    if True:\n        return await parts.charging.send",
+        file=_CHARGE,
+        before="    if opened.is_new:\n        return await _send",
+        after="    if True:\n        return await _send",
         tests=(f"{_CHARGING}::test_crash_between_intent_and_call_is_found_out_by_asking",),
+        also=(
+            Edit(
+                _CHARGE,
+                "    if opened.is_new:\n        return await parts.charging",
+                "    if True:\n        return await parts.charging",
+            ),
+        ),
     ),
     Safety(
         name="channel-refund-never-sent-twice",
         protects="A refund that is asked for again is asked about at the channel, never sent"
         " again while it may have been executed.",
-        file="services/channel/flows/refund_payer.py",
-        before="    if opened.is_new:\n",
-        after="    if True:\n",
+        file=_REFUND,
+        before="    if opened.is_new:\n        return await _send",
+        after="    if True:\n        return await _send",
         tests=(f"{_OUTCOMES}::test_refund_asked_for_again_and_again_is_given_once",),
+        also=(
+            Edit(
+                _REFUND,
+                "    if opened.is_new:\n        work = _send",
+                "    if True:\n        work = _send",
+            ),
+        ),
     ),
     Safety(
         name="channel-same-reference-same-content",
         protects="A reference that is used for something else is refused, not answered as done.",
-        file="services/channel/flows/charge_payer.py",
+        file=_CHARGE,
         before="    if opened.differs:\n",
         after="    if False:\n",
         tests=(f"{_CHARGING}::test_same_reference_for_something_else_is_refused",),
