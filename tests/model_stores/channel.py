@@ -61,6 +61,7 @@ TABLES: Final[tuple[TableSpec, ...]] = (
         f"{_CHANNEL} version updated_at",
         "code",
         checks={
+            "channels_version_check": lambda row: row["version"] > 0,
             "channels_amount_min_minor_check": lambda row: row["amount_min_minor"] > 0,
             "channels_check": lambda row: row["amount_max_minor"] >= row["amount_min_minor"],
             "channels_request_life_seconds_check": lambda row: row["request_life_seconds"] > 0,

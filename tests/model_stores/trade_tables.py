@@ -71,9 +71,7 @@ TABLES: Final[tuple[TableSpec, ...]] = (
             "refunds_state_check": lambda row: row["state"] in _REFUND_STATES,
             "refunds_version_check": lambda row: row["version"] > 0,
             "refunds_amount_minor_check": lambda row: 0 < row["amount_minor"] <= AMOUNT_MINOR_MAX,
-            "refunds_fee_returned_minor_check": lambda row: (
-                0 <= row["fee_returned_minor"] <= row["amount_minor"]
-            ),
+            "refunds_check": lambda row: 0 <= row["fee_returned_minor"] <= row["amount_minor"],
         },
     ),
     spec("open_refunds", "refund_id due_at attempts", "refund_id", defaults={"attempts": 0}),

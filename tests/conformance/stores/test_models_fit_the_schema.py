@@ -25,6 +25,22 @@ JOIN pg_attribute ON attrelid = conrelid AND attnum = key.number
 WHERE contype = 'p' AND connamespace = $1::regnamespace AND conparentid = 0
 GROUP BY conrelid
 """
+_CHECKS = """
+SELECT conrelid::regclass::text AS table_name, conname::text AS name
+FROM pg_constraint
+WHERE contype = 'c' AND connamespace = $1::regnamespace AND conrelid <> 0 AND conparentid = 0
+    AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = conrelid)
+"""
+_UNIQUE = """
+SELECT indrelid::regclass::text AS table_name, indpred IS NOT NULL AS is_partial,
+    array_agg(attname::text ORDER BY place) AS columns
+FROM pg_index
+JOIN pg_class ON pg_class.oid = indexrelid
+CROSS JOIN unnest(indkey) WITH ORDINALITY AS key (number, place)
+JOIN pg_attribute ON attrelid = indrelid AND attnum = key.number
+WHERE indisunique AND NOT indisprimary AND relnamespace = $1::regnamespace
+GROUP BY indexrelid, indrelid, indpred
+"""
 # Kept by `migrate` and by leases, which no store reads.
 _OUTSIDE = frozenset({"leases", "schema_migrations"})
 
@@ -36,7 +52,7 @@ def test_every_statement_has_a_model_or_an_excuse(schema: str) -> None:
 
 
 @pytest.mark.parametrize("schema", sorted(SCHEMAS))
-async def test_tables_have_the_columns_and_keys_of_the_migrations(
+async def test_tables_have_the_columns_keys_and_constraints_of_the_migrations(
     schema: str, new_database: Callable[[], Awaitable[str]]
 ) -> None:
     url = await new_database()
@@ -46,6 +62,8 @@ async def test_tables_have_the_columns_and_keys_of_the_migrations(
     try:
         columns = await connection.fetch(_COLUMNS, schema)
         keys = await connection.fetch(_KEYS, schema)
+        checks = await connection.fetch(_CHECKS, schema)
+        unique = await connection.fetch(_UNIQUE, schema)
     finally:
         await connection.close()
     real = {
@@ -66,3 +84,9 @@ async def test_tables_have_the_columns_and_keys_of_the_migrations(
         for row in keys
         if row["table_name"] not in _OUTSIDE
     }
+    assert {(table.name, name) for table in tables for name in table.checks} == {
+        (row["table_name"], row["name"]) for row in checks
+    }
+    assert {
+        (table.name, one.columns, one.when is not None) for table in tables for one in table.unique
+    } == {(row["table_name"], tuple(row["columns"]), row["is_partial"]) for row in unique}
