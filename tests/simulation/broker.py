@@ -112,14 +112,18 @@ class SimulatedBroker:
                 await consumer.handle(events)
                 check_alive()
                 queue.messages = [one for one in queue.messages if one not in messages]
-            if self._loop.time() >= parked_due_at:
+            if self._now() >= parked_due_at:
                 while await consumer.handle_parked():
                     pass
                 parked_due_at = self._loop.time() + poll_seconds()
             await self._wait(queue, parked_due_at)
 
+    def _now(self) -> float:
+        """Return the time, with what floats may lack of it: a timer that fired is due."""
+        return self._loop.time() + 1e-6
+
     def _due(self, queue: _Queue) -> list[_Message]:
-        now = self._loop.time()
+        now = self._now()
         due = [message for message in queue.messages if message.due_at <= now]
         self._faults.chance.shuffle(due)
         return due[:_MESSAGES_AT_ONCE]

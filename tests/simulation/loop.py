@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -38,6 +39,9 @@ WINDOW: Final = 6
 
 PASSES_MAX: Final = 24
 """So often the oldest step may be passed over."""
+
+_ROUNDING: Final = 1e-6
+"""Of a millisecond: what the arithmetic of floats may add to an instant."""
 
 EPOCH: Final = datetime(2031, 3, 3, 1, 0, tzinfo=UTC)
 """When every simulation begins: later than any real clock that its rows may meet."""
@@ -109,7 +113,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override]  # as loosely typed as the handles below
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Call back at an instant; those of one instant in the order in which they were made."""
+        """Call back at an instant; those of one instant in the order in which they were made.
+
+        Instants are whole milliseconds, as a real loop's timers have a resolution too: so nothing
+        hangs on how a database or a float rounds the last microsecond.
+        """
+        when = math.ceil(when * 1000 - _ROUNDING) / 1000
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self._timers_made += 1
         heapq.heappush(self._timers, (when, self._timers_made, timer))

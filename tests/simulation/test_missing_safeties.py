@@ -22,6 +22,8 @@ from services.payment.domain.payments import Payment
 from services.payment.peers import Booked, Peers
 from tests.simulation.run import run_seed
 
+pytestmark = pytest.mark.timeout(900)
+
 SEEDS_MAX = 60
 """Among so many seeds one has to notice."""
 

@@ -16,11 +16,14 @@ from tests.simulation.postgres import PostgresServer, PostgresStores
 from tests.simulation.run import how_to_repeat, read_regressions, run_seed, run_seeds
 from tests.simulation.world import Outcome
 
+pytestmark = pytest.mark.timeout(900)
+"""Nothing here waits for real time, but a busy machine may take its time."""
+
 SEEDS = range(1, 161)
 """A minute's worth, so that `make test` stays short; the long test has thousands."""
 
 SEEDS_LONG = range(10_001, 13_001)
-SEEDS_ON_POSTGRES = range(1, 7)
+SEEDS_ON_POSTGRES = range(1, 5)
 
 
 def _all_hold(outcomes: list[Outcome], stores: str = "model") -> None:
@@ -102,13 +105,13 @@ def test_a_seed_does_the_same_on_postgresql(seed: int, postgres: PostgresServer)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_thousands_of_seeds_hold() -> None:
     _all_hold(list(run_seeds(SEEDS_LONG)))
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_many_seeds_hold_on_postgresql(postgres: PostgresServer) -> None:
     stores = partial(PostgresStores, postgres)
-    _all_hold([run_seed(seed, stores) for seed in range(101, 301)], "postgres")
+    _all_hold([run_seed(seed, stores) for seed in range(101, 201)], "postgres")
