@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from common.backoff import Backoff
 from common.cancellation import heed_cancellation
+from common.events.broker import Broker
 from common.logs import serving
 from common.service import Background, Service
 
@@ -20,13 +21,20 @@ _HEALTHY_SECONDS = 60.0
 
 
 class BackgroundRunner:
-    """The background work of the services of one process."""
+    """The background work of the services of one process.
 
-    def __init__(self, services: Sequence[Service], *, stop_seconds: float) -> None:
+    `broker` is what its relays tell through: they tell nothing before the process's own queues are
+    declared. All other work begins at once, because jobs must run though the broker is away.
+    """
+
+    def __init__(
+        self, services: Sequence[Service], *, stop_seconds: float, broker: Broker | None = None
+    ) -> None:
         self._services = services
         self._stop_seconds = stop_seconds
+        self._may_tell = asyncio.Event() if broker is None else broker.may_tell
+        self._may_tell.clear()
         self._tasks: list[asyncio.Task[None]] = []
-        self._has_declared = False
 
     async def declare(self, patience_seconds: float) -> None:
         """Declare every service's queues, before the process says that it serves.
@@ -42,7 +50,7 @@ class BackgroundRunner:
             _log.warning("the broker is away: queues are declared when it is back")
 
     def start(self) -> None:
-        """Run the work of every service, queues first where they are not declared yet."""
+        """Run the work of every service, and declare queues where they are not declared yet."""
         self._tasks = [asyncio.create_task(self._run_all(), name="background")]
 
     async def stop(self) -> None:
@@ -75,12 +83,12 @@ class BackgroundRunner:
         for service in self._services:
             for declare in service.declare:
                 await _until_done(f"{service.name} queues", declare)
-        self._has_declared = True
+        self._may_tell.set()
 
     async def _run_all(self) -> None:
-        if not self._has_declared:
-            await self._declare_all()
         async with asyncio.TaskGroup() as group:
+            if not self._may_tell.is_set():
+                group.create_task(self._declare_all(), name="queues")
             for service in self._services:
                 for number, work in enumerate(service.background):
                     if isinstance(work, Background):

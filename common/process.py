@@ -193,7 +193,7 @@ async def run_process(
     )
     kit = _make_kit(parts, host, schema_urls, process_name(names))
     services: list[Service] = []
-    runner = BackgroundRunner(services, stop_seconds=_BACKGROUND_STOP_SECONDS)
+    runner = BackgroundRunner(services, stop_seconds=_BACKGROUND_STOP_SECONDS, broker=kit.broker)
     try:
         for source in sources:
             # One by one, so that those wired before a failure are closed.

@@ -53,6 +53,9 @@ class Broker:
         self._seen: set[str] = set()
         self.adopting = asyncio.Lock()
         """Held while one queue of the process fetches what it missed (adoption.py)."""
+        self.may_tell = asyncio.Event()
+        self.may_tell.set()
+        """Unset until the process's own queues are declared: events told before would miss them."""
 
     def full_name(self, name: str) -> str:
         """Return the name of an exchange or queue with the namespace before it."""
@@ -132,7 +135,9 @@ class Broker:
             return True
         finally:
             if not channel.is_closed:
-                await channel.close()
+                with contextlib.suppress(*BROKER_ERRORS):
+                    async with asyncio.timeout(_CLOSE_TIMEOUT_SECONDS):
+                        await channel.close()
 
     async def declare_queue(
         self, channel: AbstractChannel, name: str, bindings: tuple[str, ...]

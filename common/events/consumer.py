@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -62,6 +62,9 @@ _PRUNE_ROWS_MAX: Final = 10_000
 _WHOLE_TRIES_MAX: Final = 5
 # A handler's own trouble (a row not there yet) is often over in seconds; a bug is not in hours.
 _ATTEMPT_BACKOFF: Final = Backoff(first_seconds=1, longest_seconds=300, factor=3)
+# A broker that is well declares a queue in milliseconds; one that stalls is dropped before this,
+# because its heartbeat is missing.
+_QUEUE_SILENCE_SECONDS: Final = 45.0
 # W3C says nothing on links; more of them than this tell nobody anything.
 _LINKS_MAX: Final = 32
 
@@ -140,7 +143,9 @@ class Consumer:
             one of BROKER_ERRORS: the broker is away, or has the queue with other arguments.
         """
         # The dead letters' queue comes last, so that a declaration that was broken off is seen.
-        if await self._broker.has_queue(f"{self.queue}.dead"):
+        async with self._answering():
+            is_complete = await self._broker.has_queue(f"{self.queue}.dead")
+        if is_complete:
             await self._declare_queue()
             return
         await self._declare_queue()
@@ -154,11 +159,24 @@ class Consumer:
             await _close(channel)
 
     async def _declare_queue(self) -> None:
-        channel = await self._broker.channel()
+        async with self._answering():
+            channel = await self._broker.channel()
+            try:
+                await self._broker.declare_queue(channel, self.queue, self.bindings)
+            finally:
+                await _close(channel)
+
+    @contextlib.asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Let the block take only so long; raises QueueSilentError."""
+        limit = asyncio.timeout(_QUEUE_SILENCE_SECONDS)
         try:
-            await self._broker.declare_queue(channel, self.queue, self.bindings)
-        finally:
-            await _close(channel)
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise QueueSilentError(self._broker.full_name(self.queue)) from None
+            raise
 
     async def run(self) -> None:
         """Hear and handle until cancelled; connects again when the broker was away."""
@@ -173,7 +191,8 @@ class Consumer:
                     failures = 0
                 failures += 1
                 pause = self._backoff.pause(failures)
-                _log.warning("consumer %s: %r; again in %.1f s", self.queue, error, pause)
+                level = logging.ERROR if isinstance(error, QueueSilentError) else logging.WARNING
+                _log.log(level, "consumer %s: %r; again in %.1f s", self.queue, error, pause)
                 await asyncio.sleep(pause)
 
     async def handle(self, events: Sequence[Event]) -> None:
@@ -195,10 +214,11 @@ class Consumer:
         channel = await self._broker.channel(publisher_confirms=False)
         arrived: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         try:
-            await self._broker.watch(channel, lambda: arrived.put_nowait(None))
-            await channel.set_qos(prefetch_count=self._prefetch)
-            queue = await channel.get_queue(self._broker.full_name(self.queue))
-            await queue.consume(arrived.put)
+            async with self._answering():
+                await self._broker.watch(channel, lambda: arrived.put_nowait(None))
+                await channel.set_qos(prefetch_count=self._prefetch)
+                queue = await channel.get_queue(self._broker.full_name(self.queue))
+                await queue.consume(arrived.put)
             while True:
                 heed_cancellation()
                 messages = await self._next_messages(arrived)
@@ -330,6 +350,17 @@ class Consumer:
             )
         else:
             _log.warning("consumer %s: %s failed: %r", self.queue, event.event_id, error)
+
+
+class QueueSilentError(ConnectionError):
+    """A queue does not answer, though its broker may."""
+
+    def __init__(self, full_name: str) -> None:
+        super().__init__(
+            f"the queue {full_name} does not answer; if its broker was killed just after it was"
+            " made and this goes on, it is lost: delete it (rabbitmqctl delete_queue"
+            f" {full_name}), and it is made again"
+        )
 
 
 class _ChannelLostError(ConnectionError):

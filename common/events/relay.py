@@ -96,6 +96,7 @@ class Relay:
     async def run(self) -> None:
         """Publish whatever comes, until cancelled; gives the lease back at the end."""
         failures = 0
+        await self._broker.may_tell.wait()
         try:
             while True:
                 heed_cancellation()

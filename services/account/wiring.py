@@ -72,7 +72,7 @@ async def wire(kit: Kit) -> Service:
         NAME,
         register=[partial(add_AccountServiceServicer_to_server, servicer)],
         background=[
-            Background("account relay", relay.run),
+            Background("account relay", relay.run, flush=relay.flush),
             Background("account expiry of holds", expire),
             Background("account partitions", make_partitions),
         ],

@@ -91,7 +91,7 @@ async def wire(kit: Kit) -> Service:
         NAME,
         register=[partial(add_PaymentServiceServicer_to_server, servicer)],
         background=[
-            Background("payment relay", relay.run),
+            Background("payment relay", relay.run, flush=relay.flush),
             Background("payment channel news", consumer.run),
             Background("payment janitor", worker.run),
         ],

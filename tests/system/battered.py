@@ -50,14 +50,19 @@ class Battered:
     """Requests that failed although a careful program would not have expected it, in words."""
     serial: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    async def send(self, method: str, path: str, body: Json | None, key: str) -> Json:
-        """Send a request, and again under the same key while the answer says that it may help."""
+    async def send(
+        self, method: str, path: str, body: Json | None, key: str, *, expected: str = ""
+    ) -> Json:
+        """Send a request, and again under the same key while the answer says that it may help.
+
+        A problem is returned only for the reason that is `expected`.
+        """
         status, answer = 0, Json()
         loop = asyncio.get_running_loop()
         until = loop.time() + _PATIENCE_SECONDS
         while loop.time() < until:
             status, answer = await self.platform.rest.send(method, path, body, key)
-            if status < 400:
+            if status < 400 or (expected and answer.get("reason") == expected):
                 return answer
             if answer.get("retry") not in _REPEATABLE:
                 break
@@ -95,7 +100,11 @@ class Battered:
         """
         body = {"product": way, "card_id": self.card_id if way == "quick_pay" else ""}
         path = f"/v1/orders/{order_id}/payments"
-        payment = (await self.send("POST", path, body, key))["payment"]
+        answer = await self.send("POST", path, body, key, expected="ORDER_NOT_PAYABLE")
+        if "payment" not in answer:
+            # An earlier attempt has got there meanwhile.
+            return await self._is_completed(order_id)
+        payment = answer["payment"]
         loop = asyncio.get_running_loop()
         until = loop.time() + _PAYER_PATIENCE_SECONDS
         while loop.time() < until:
@@ -103,12 +112,18 @@ class Battered:
                 return False
             if "show_qr" in payment.get("next_action", {}):
                 await self._scan(payment["next_action"]["show_qr"]["content"])
-            order = (await self.send("GET", f"/v1/orders/{order_id}", None, ""))["order"]
-            if order["state"] == "COMPLETED":
+            if await self._is_completed(order_id):
                 return True
-            await asyncio.sleep(0.2)
             path = f"/v1/payments/{payment['id']}"
             payment = (await self.send("GET", path, None, ""))["payment"]
+        return False
+
+    async def _is_completed(self, order_id: str) -> bool:
+        """Look at an order; leave it a moment when it is not completed."""
+        order = (await self.send("GET", f"/v1/orders/{order_id}", None, ""))["order"]
+        if order["state"] == "COMPLETED":
+            return True
+        await asyncio.sleep(0.2)
         return False
 
     async def _scan(self, content: str) -> None:

@@ -13,7 +13,7 @@ from common.db.pool import Pool
 from common.db.types import Connection
 from common.embedded.cluster import Servers
 from common.events.broker import BROKER_ERRORS, Broker
-from common.events.consumer import Consumer
+from common.events.consumer import Consumer, QueueSilentError
 from common.events.event import Event
 from common.events.inbox import Order
 from common.events.outbox import Outbox
@@ -219,6 +219,21 @@ async def test_a_stalled_broker_delays_events_and_stops_nobody(
         finally:
             await own_servers.resume("amqp")
         await assert_each_once_and_in_order(shop, "stall", 5)
+
+
+async def test_a_queue_that_does_not_answer_is_named_with_what_to_do(
+    own_servers: Servers, shop: Pool, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was lost in a crash of the broker, which stays silent for ever."""
+    monkeypatch.setattr("common.events.consumer._QUEUE_SILENCE_SECONDS", 0.5)
+    silent = consumer_of(shop, broker, "silent", "shop.silent.a.v1")
+    await broker.channel()
+    await own_servers.pause("amqp")
+    try:
+        with pytest.raises(QueueSilentError, match="delete_queue"):
+            await silent.declare()
+    finally:
+        await own_servers.resume("amqp")
 
 
 async def test_reaching_an_absent_broker_fails_as_such() -> None:

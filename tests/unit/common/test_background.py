@@ -10,6 +10,7 @@ from common import background
 from common.background import BackgroundRunner
 from common.backoff import Backoff
 from common.cancellation import heed_cancellation
+from common.events.broker import Broker
 from common.service import Background, Service
 
 
@@ -18,13 +19,15 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "_RESTART", Backoff(first_seconds=0.01, longest_seconds=0.01))
 
 
-async def test_queues_are_declared_before_any_work_begins_and_tried_until_they_are() -> None:
+async def test_work_begins_though_the_broker_is_away_and_telling_once_queues_are_declared() -> None:
     order: list[str] = []
-    worked = asyncio.Event()
+    worked, told = asyncio.Event(), asyncio.Event()
+    broker = Broker("amqp://nobody.invalid")
 
     async def declare() -> None:
+        await worked.wait()
         order.append("declare")
-        if len(order) < 3:
+        if len(order) < 4:
             raise ConnectionError("broker away")
 
     async def work() -> None:
@@ -32,13 +35,21 @@ async def test_queues_are_declared_before_any_work_begins_and_tried_until_they_a
         worked.set()
         await asyncio.Event().wait()
 
+    async def tell() -> None:
+        await broker.may_tell.wait()
+        order.append("tell")
+        told.set()
+        await asyncio.Event().wait()
+
     runner = BackgroundRunner(
-        [Service("a", background=[work]), Service("b", declare=[declare])], stop_seconds=5
+        [Service("a", background=[tell, work]), Service("b", declare=[declare])],
+        stop_seconds=5,
+        broker=broker,
     )
     runner.start()
-    await asyncio.wait_for(worked.wait(), 5)
+    await asyncio.wait_for(told.wait(), 5)
     await runner.stop()
-    assert order == ["declare", "declare", "declare", "work"]
+    assert order == ["work", "declare", "declare", "declare", "tell"]
 
 
 async def test_failing_work_is_restarted_and_its_neighbour_is_not() -> None:
