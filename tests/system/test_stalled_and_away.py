@@ -133,3 +133,24 @@ async def test_restarting_every_process_in_turn_fails_no_request_for_good(
     await battered.shop_while(restart_all, purchases=60)
     assert battered.refused_for_good == []
     await battered.check()
+
+
+@pytest.mark.long
+async def test_a_process_that_dies_while_the_broker_is_away_works_again_without_it(
+    battered: Battered,
+) -> None:
+    """Its queues are there already; its jobs and its calls need no broker."""
+    deployment = battered.platform.deployment
+
+    async def pay_without() -> None:
+        await deployment.servers.kill("amqp")
+        try:
+            await deployment.supervisor.kill("payment")
+            for _ in range(5):
+                await _pay_by_balance(battered)
+        finally:
+            await deployment.servers.restart("amqp")
+
+    await battered.shop_while(pay_without, purchases=9, before=1)
+    await battered.wait_serving()
+    await battered.check()

@@ -403,3 +403,49 @@ async def test_pruning_forgets_old_events_only(pool: Pool, make_consumer: MakeCo
         )
     assert await consumer._inbox.prune(14, 100) == 1
     assert await consumer._inbox.prune(14, 100) == 0
+
+
+async def test_a_reader_that_comes_later_hears_what_is_told_again_and_others_hear_it_once(
+    pool: Pool, broker: Broker, make_consumer: MakeConsumer
+) -> None:
+    """Others had heard it, so the broker kept nothing for it: told rows are told again by hand."""
+    outbox = Outbox()
+    relay = Relay(pool, broker, outbox, "again")
+    bindings = ("shop.again.*.v1",)
+    first = make_consumer("again_first", note_effects, bindings=bindings)
+    await first.declare()
+    async with pool.transaction() as connection:
+        await outbox.add(
+            connection, [new_event("again", one, "shop.again.paid.v1") for one in (1, 2, 3)]
+        )
+    assert await relay.flush() == 3
+    late_events: list[str] = []
+
+    async def note_late(_: Connection, events: Sequence[Event]) -> None:
+        late_events.extend(event.event_id for event in events)
+
+    late = make_consumer("again_late", note_late, bindings=bindings)
+    await late.declare()
+    async with pool.acquire() as connection:
+        # As docs/resilience.md says it.
+        await connection.execute(
+            "UPDATE outbox SET published_at = NULL "
+            "WHERE type LIKE 'shop.again.%' AND recorded_at >= now() - interval '1 hour'"
+        )
+    assert await relay.flush() == 3
+    async with running(first.run, late.run):
+        await until(lambda: len(late_events) == 3)
+
+        async def first_is_done() -> bool:
+            return [one for one, _ in await effects_of(pool, "again")] == ["again"] * 3
+
+        await until(first_is_done)
+        channel = await broker.channel()
+        queue = await channel.get_queue(broker.full_name("again_first"))
+
+        async def nothing_is_left() -> bool:
+            return (await queue.declare()).message_count == 0
+
+        await until(nothing_is_left)
+        await channel.close()
+    assert await effects_of(pool, "again") == [("again", 1), ("again", 2), ("again", 3)]
