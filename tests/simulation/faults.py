@@ -14,7 +14,7 @@ RATES_MAX: Final = {
     # Between services, for each call.
     "request dropped": 0.08,
     "answer dropped": 0.08,
-    "call repeated": 0.10,
+    "call repeated": 0.25,
     "call slow": 0.15,
     # Between a service and its tables, for each transaction.
     "connection lost before": 0.02,

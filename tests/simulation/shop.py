@@ -20,7 +20,7 @@ from paymesh.account.v1 import (
     OpenAccountsRequest,
     TransferSpec,
 )
-from paymesh.payment.v1 import CreatePaymentRequest, PaymentServiceStub
+from paymesh.payment.v1 import CreatePaymentRequest, GetPaymentRequest, PaymentServiceStub
 from paymesh.trade.v1 import (
     ORDER_STATE_CLOSED,
     ORDER_STATE_COMPLETED,
@@ -155,7 +155,12 @@ class Shop:
             card_id=self._card if product == "quick_pay" else "",
         )
         stub = PaymentServiceStub(self._world.edge("payment"))
-        await self._insist(lambda: stub.CreatePayment(request), 0.2)
+        answer = await self._insist(lambda: stub.CreatePayment(request), 0.2)
+        if answer is not None and chance.random() < 0.5:
+            # Whoever looks at an open payment makes the platform ask about it.
+            await sleep(chance.uniform(1.0, 60.0))
+            reading = GetPaymentRequest(payment_id=answer.payment.id)
+            await self._insist(lambda: stub.GetPayment(reading), 0.2)
 
     async def _close(self, order: Order) -> None:
         await sleep(self._chance.choice((0.0, 0.1, self._chance.uniform(0.0, 60.0))))
