@@ -112,6 +112,23 @@ async def test_refusal_without_an_answer_is_decided_by_the_next_question(kit: Ch
     assert refund.state is RefundState.SUCCEEDED
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_repeat_of_an_accepted_refund_asks_how_it_ended(
+    kit: ChannelKit, is_refused: bool
+) -> None:
+    """Found by simulation: who only repeats, as a return does, would wait for ever otherwise."""
+    asked = await in_processing(kit)
+    kit.party.end_refund(asked.reference, is_refused=is_refused)
+    if is_refused:
+        with pytest.raises(RefusedByChannelError):
+            await refund_payer(kit.parts, asked, PAYMENT)
+    else:
+        await refund_payer(kit.parts, asked, PAYMENT)
+    wanted = RefundState.FAILED if is_refused else RefundState.SUCCEEDED
+    assert (await stored(kit, asked)).state is wanted
+    assert kit.party.asked.count("refund") == 1
+
+
 async def test_late_success_after_a_refusal_is_told(kit: ChannelKit) -> None:
     asked = await in_processing(kit)
     kit.party.end_refund(asked.reference, is_refused=True)
