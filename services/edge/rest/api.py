@@ -7,6 +7,7 @@ idempotency.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from services.edge.rest.door import (
     BIZ_TRACE_ID_HEADER,
     REPLAYED_HEADER,
     Answer,
+    InFlight,
     Receive,
     Scope,
     Visit,
@@ -50,6 +52,9 @@ JSON: Final = "application/json"
 IDEMPOTENCY_KEY: Final = "idempotency-key"
 CALLER: Final = "edge"
 MERCHANT_ROLES: Final = ("merchant",)
+
+# Requests that one service may hold of all: while it stands still, the others are still reached.
+_SHARE_OF_ONE_SERVICE: Final = 0.75
 
 _JSON_TYPE: Final = re.compile(
     r'^application/json(?:[ \t]*;[ \t]*charset="?utf-8"?)?$', re.IGNORECASE
@@ -88,6 +93,8 @@ class MerchantApi:
         self._settings = settings
         self._clock = clock
         self._ids = ids
+        limit = math.ceil(settings.requests_in_flight_max * _SHARE_OF_ONE_SERVICE)
+        self._in_flight = {route.service: InFlight(limit) for route in routes.routes}
 
     async def __call__(self, visit: Visit, scope: Scope, receive: Receive) -> Answer:
         """Answer a merchant's request; raises PaymeshError."""
@@ -197,9 +204,14 @@ class MerchantApi:
         return answer
 
     async def _pass_on(self, visit: Visit, route: Route, request: Message) -> Answer:
+        in_flight = self._in_flight[route.service]
+        in_flight.enter()
         visit.reached = True
         seconds = max(0.001, visit.deadline_at - self._clock.monotonic())
-        response: Any = await self._call(route.rpc, request, seconds)
+        try:
+            response: Any = await self._call(route.rpc, request, seconds)
+        finally:
+            in_flight.leave()
         headers = {}
         if route.story_field:
             story = getattr(getattr(response, route.story_field), BIZ_TRACE_ID)

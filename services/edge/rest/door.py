@@ -91,7 +91,7 @@ class Answer:
 
 
 class InFlight:
-    """Counts the requests under way, of all surfaces of the edge together."""
+    """Counts requests under way: of all surfaces of the edge together, or of one service."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -64,6 +64,33 @@ async def test_requests_beyond_the_bound_are_shed_with_nothing_begun(
     assert [(await one).status for one in held] == [200, 200]
 
 
+async def test_a_service_that_stands_still_leaves_room_for_the_others(
+    start_edge: StartEdge,
+) -> None:
+    edge = await start_edge(requests_in_flight_max=8)
+    go_on = asyncio.Event()
+    begun = asyncio.Semaphore(0)
+
+    async def create(request: CreateOrderRequest) -> CreateOrderResponse:
+        begun.release()
+        await go_on.wait()
+        return CreateOrderResponse(order=order_of(request))
+
+    edge.behind.create_order = create
+    held = [asyncio.create_task(edge.post("/v1/orders", ORDER)) for _ in range(6)]
+    for _ in held:
+        await begun.acquire()
+
+    shed = await edge.post("/v1/orders", ORDER)
+    other = await edge.get(f"/v1/balances/{IDS.new('usr')}")
+    go_on.set()
+
+    assert (shed.status, shed.json["reason"]) == (503, "OVERLOADED")
+    assert shed.json["outcome"] == "NOT_EXECUTED"
+    assert other.status == 200
+    assert [(await one).status for one in held] == [200] * 6
+
+
 async def test_a_service_that_does_not_answer_in_time_leaves_the_outcome_unknown(
     start_edge: StartEdge,
 ) -> None:
