@@ -132,6 +132,9 @@ class Relay:
             one of BROKER_ERRORS, asyncpg.PostgresError: the events keep waiting.
         """
         total = 0
+        if not self._broker.may_tell.is_set():
+            # The process ends before its own queues were ever declared; its next start tells.
+            return total
         try:
             while published := await self.publish_round():
                 total += published
