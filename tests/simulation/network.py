@@ -59,7 +59,7 @@ class Network:
         self.loop = loop
         self.clock = clock
         self.faults = faults
-        self._servers: dict[str, Server] = {}
+        self._servers: dict[str, list[Server]] = {}
 
     def serve(self, process: Process, register: list[Register], chain: Chain) -> None:
         """Let a process answer for its service, until it dies."""
@@ -67,12 +67,16 @@ class Network:
         for one in register:
             collector.collect(one)
         dispatcher = Dispatcher(collector.methods, chain.incoming, self.clock, _MESSAGE_BYTES_MAX)
-        server = self._servers[process.service] = Server(process, dispatcher)
+        server = Server(process, dispatcher)
+        self._servers.setdefault(process.service, []).append(server)
         process.at_death.append(partial(self._gone, server))
 
     def find(self, service: str) -> Server | None:
-        """Return who answers for a service now."""
-        return self._servers.get(service)
+        """Return one of those who answer for a service now."""
+        servers = self._servers.get(service)
+        if not servers:
+            return None
+        return servers[0] if len(servers) == 1 else self.faults.chance.choice(servers)
 
     def channel(
         self, caller: str, target: str, chain: Chain, *, repeat_unknown: bool = False
@@ -92,8 +96,7 @@ class Network:
         )
 
     def _gone(self, server: Server) -> None:
-        if self._servers.get(server.process.service) is server:
-            del self._servers[server.process.service]
+        self._servers[server.process.service].remove(server)
         broken = list(server.calls)
         server.calls.clear()
         for call in broken:

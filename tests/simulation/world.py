@@ -29,6 +29,7 @@ from tests.simulation.stores import SERVICES, ModelStores, OpenStores
 from tests.simulation.wiring import Polls, replaced_parts, wire_process
 
 _ACCESS: Final = Path(__file__).parents[2] / "topology" / "access.toml"
+_TWO_PROCESSES: Final = 0.25
 _REBOOT_SECONDS: Final = (0.2, 20.0)
 _QUIET_LOOK_SECONDS: Final = 300.0
 _QUIET_DAYS_MAX: Final = 4
@@ -90,6 +91,12 @@ class World:
         self.polls = Polls()
         self.watch = Watch(self)
         self.processes: dict[str, Process] = {}
+        """Those that live, by their names."""
+        # Some services have two processes, which know nothing of each other.
+        self._copies = {
+            service: 2 if self.faults.chance.random() < _TWO_PROCESSES else 1
+            for service in SERVICES
+        }
         self.kills = 0
         self.violation: InvariantError | None = None
         self._lives = dict.fromkeys(SERVICES, 0)
@@ -116,7 +123,7 @@ class World:
         """Start a process of a service."""
         self._lives[service] += 1
         process = Process(self.loop, service, self._lives[service])
-        self.processes[service] = process
+        self.processes[str(process)] = process
         self.loop.note(f"boot {process}")
         process.spawn(self._boot(process), f"boot {process}")
 
@@ -132,6 +139,7 @@ class World:
         self.kills += 1
         self.loop.note(f"kill {process}")
         process.kill()
+        del self.processes[str(process)]
         pause = self.faults.between(*_REBOOT_SECONDS)
         later(self.loop, pause, self.boot, process.service)
 
@@ -143,14 +151,13 @@ class World:
         if self.violation is not None:
             raise self.violation
         for process in list(self.processes.values()):
-            if process.is_doomed and process.is_alive:
+            if process.is_doomed:
                 self.kill(process)
         if self.loop.steps_run >= self._kill_at:
             self._kill_at = self.loop.steps_run + self._next_kill()
-            alive = [one for one in self.processes.values() if one.is_alive]
-            if alive and not self.faults.is_over:
+            if self.processes and not self.faults.is_over:
                 self.faults.counted["killed at a step"] += 1
-                self.kill(self.faults.chance.choice(alive))
+                self.kill(self.faults.chance.choice(list(self.processes.values())))
 
     # What happens around every transaction of a process.
 
@@ -216,8 +223,9 @@ class World:
         for name, register in neighbours().items():
             process = Process(self.loop, name, 1)
             self.network.serve(process, [register], self.chain())
-        for service in SERVICES:
-            self.boot(service)
+        for service, copies in self._copies.items():
+            for _ in range(copies):
+                self.boot(service)
         while any(self.network.find(service) is None for service in SERVICES):  # noqa: ASYNC110
             await sleep(0.1)  # virtual: polling costs nothing
         shop = customers(self)
