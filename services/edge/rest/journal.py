@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,9 @@ _DROPPED = metrics.counter("paymesh.edge.journal_dropped", "Requests that were n
 # Few commits for many requests, and little to lose.
 _PAUSE_SECONDS: Final = 0.1
 _ROUND_SECONDS: Final = 3600.0
+# Callers write these, and the services judge them: what is no id is not taken down, or its row
+# could be too large for an index, and hold up every row behind it.
+_ID_FORM: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _log = logging.getLogger(__name__)
 
 WriteEntries = Callable[[Sequence[JournalEntry]], Awaitable[None]]
@@ -64,8 +68,8 @@ class Journal:
             key_id=visit.key_id,
             channel=visit.channel,
             idempotency_key_hash=hashlib.sha256(repeated_by).digest() if repeated_by else b"",
-            noun_id=visit.noun_id,
-            biz_trace_id=visit.biz_trace_id,
+            noun_id=_id_or_nothing(visit.noun_id),
+            biz_trace_id=_id_or_nothing(visit.biz_trace_id),
             reason=reason,
         )
         if not self._rows.add(entry):
@@ -87,3 +91,7 @@ class Journal:
             except Exception as error:  # noqa: BLE001 - the default partition takes the rows
                 _log.warning("partitions of the journal: %r", error)
             await asyncio.sleep(_ROUND_SECONDS)
+
+
+def _id_or_nothing(text: str) -> str:
+    return text if _ID_FORM.fullmatch(text) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -142,3 +143,21 @@ def _entry(at: Any) -> JournalEntry:
         biz_trace_id="",
         reason="",
     )
+
+
+async def test_what_is_no_id_is_not_taken_down_and_holds_up_no_other(edge: Edge) -> None:
+    """What a caller writes where an id belongs may be too long for any index."""
+    long = secrets.token_hex(6000)
+    order = {"merchant_order_no": "n3", "amount": USD, "biz_trace_id": long}
+    refund = {"order_id": long, "merchant_refund_no": "n4", "amount": USD}
+    strange = [
+        await edge.post("/v1/orders", order),
+        await edge.post("/v1/refunds", refund),
+    ]
+    good = await edge.post("/v1/orders", {"merchant_order_no": "n5", "amount": USD})
+
+    for reply in (*strange, good):
+        number = reply.headers["paymesh-request-id"]
+        told = await story(edge, lambda items: len(items) == 1, subject_id=number)
+        assert f"→ {reply.status}" in told.items[0].summary
+        assert long not in str(told)
