@@ -74,6 +74,18 @@ class Calling:
     chance: Callable[[], float] = random.random
 
 
+def _after_repeats(error: RemoteError) -> RemoteError:
+    """Return the failure of a call of which an earlier attempt may have been executed.
+
+    A repeat that was refused for good is the call's answer: repeats get the first one's. A repeat
+    that came to nothing says of itself only that it did nothing.
+    """
+    is_open = error.retry in (Retry.SAME_ID, Retry.AFTER_DELAY)
+    if error.outcome is Outcome.NOT_EXECUTED and is_open:
+        error.outcome = Outcome.UNKNOWN
+    return error
+
+
 class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
     """A call between services; awaiting it gives the response or raises a PaymeshError."""
 
@@ -164,7 +176,9 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
         """Repeat the call while that is safe and worth it; else raise."""
         channel = self._method.channel
         calling = channel.calling
+        may_have_executed = False
         while self._may_repeat(error) and channel.budget.spend():
+            may_have_executed = may_have_executed or error.outcome is Outcome.UNKNOWN
             pause = calling.retry_pause_seconds * 2 ** (self._attempts - 1)
             pause *= 0.5 + calling.chance()
             if error.retry_after_seconds is not None:
@@ -191,7 +205,7 @@ class CallingCall(grpc.aio.UnaryUnaryCall[RequestT, ResponseT]):
             else:
                 self._end(None)
                 return response
-        raise error
+        raise _after_repeats(error) if may_have_executed else error
 
     def _may_repeat(self, error: RemoteError) -> bool:
         """Say whether a repeat is safe: `outcome` decides, the status code never."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
+import asyncpg
 import grpc
 import grpc.aio
 from google.rpc import code_pb2  # type: ignore[import-untyped]
@@ -41,6 +42,7 @@ class Probe:
             "Keep": self.keep,
             "Refuse": self.refuse,
             "Crash": self.crash,
+            "Lose": self.lose,
             "Abort": self.abort,
             "SetCode": self.set_code,
             "Wait": self.wait,
@@ -92,6 +94,12 @@ class Probe:
     async def crash(self, request: EchoRequest, context: Context) -> EchoResponse:
         """Fail as no service should."""
         raise ValueError("card 4111111111111111")
+
+    async def lose(self, request: EchoRequest, context: Context) -> EchoResponse:
+        """Fail as a service does whose database goes away: by its own word or the connection's."""
+        if request.number:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle")
+        raise ConnectionRefusedError("nobody listens")
 
     async def abort(self, request: EchoRequest, context: Context) -> EchoResponse:
         """Fail by gRPC's own means."""

@@ -370,6 +370,15 @@ async def test_servicer_runs_in_a_context_of_its_own(mesh: Mesh) -> None:
     assert current() == CallContext()
 
 
+@pytest.mark.parametrize("number", [0, 1])
+async def test_service_whose_database_is_away_is_unavailable(mesh: Mesh, number: int) -> None:
+    with pytest.raises(RemoteError) as caught:
+        await mesh.method("Lose")(EchoRequest(number=number))
+    assert caught.value.remote_reason == "UNAVAILABLE"
+    assert (caught.value.outcome, caught.value.retry) == (Outcome.UNKNOWN, Retry.SAME_ID)
+    assert "nobody listens" not in str(caught.value)
+
+
 async def test_draining_answers_what_was_accepted(way: str, start_mesh: StartMesh) -> None:
     mesh = await start_mesh(way)
     held = asyncio.ensure_future(mesh.method("Wait")(EchoRequest(message="held"), timeout=20))

@@ -152,6 +152,27 @@ async def test_call_of_unknown_outcome_is_repeated_only_where_that_is_safe(
         await near.close()
 
 
+async def test_repeats_that_come_to_nothing_do_not_hide_that_the_first_may_have_executed(
+    spawn_peer: Spawn, way: str
+) -> None:
+    """Or a caller would take money a second time elsewhere, because the last attempt never left."""
+    port = ports.choose(1)[0]
+    process = await spawn_peer(port)
+    settings = mesh_settings(connect_patience_seconds=0.1, retries_max=2)
+    near = make_host("near", port, way, settings)
+    try:
+        wait = method_on(near.channel("shop", "probe", repeat_unknown=True), "Wait")
+        call = asyncio.ensure_future(wait(EchoRequest(message="once"), timeout=40))
+        assert await said(process) == "begun"
+        process.kill()
+        await process.wait()
+        with pytest.raises(RemoteError) as caught:
+            await within(call, 40)
+        assert caught.value.outcome is Outcome.UNKNOWN
+    finally:
+        await near.close()
+
+
 async def test_unreachable_peer_fails_calls_as_not_executed() -> None:
     async with channel_to(ports.choose(1)[0], IMPATIENT) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
