@@ -23,21 +23,15 @@ from typing import Any, Final
 
 from common.clock import Clock
 from common.money import Money
-from services.channel.adapters import Adapter, AdapterConfig
 from services.channel.results import (
     Advice,
     Blame,
-    Callback,
-    CallbackKind,
-    CallbackSignatureInvalidError,
     ChannelResult,
     ChannelUnavailableError,
     Decline,
     DeclineCode,
     DeclinedError,
     PayRequest,
-    QueryRequest,
-    RawCallback,
     RefundRequest,
     ShowQrCode,
     State,
@@ -48,7 +42,8 @@ from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import later
 from tests.simulation.process import check_alive
 
-_SECRET: Final = b"the bank's key"
+SECRET: Final = b"the bank's key"
+"""Signs its callbacks."""
 _REPEATS_PAUSE_MAX: Final = 600.0
 
 Deliver = Callable[[str, bytes], Awaitable[bool]]
@@ -314,7 +309,7 @@ class Bank:
         notice: int = 0,
         state: State | None = None,
         more_minor: int = 0,
-        secret: bytes = _SECRET,
+        secret: bytes = SECRET,
         named: str = "",
     ) -> bytes:
         giving = self.givings.get(reference)
@@ -373,64 +368,3 @@ def _answer(answer: asyncio.Future[Any], found: Any) -> None:
 def _declined(channel: str, decline: Decline | None) -> DeclinedError:
     decline = decline or Decline(DeclineCode.OTHER, Advice.STOP, Blame.CHANNEL)
     return DeclinedError(decline, channel=channel, raw_code=decline.code)
-
-
-class BankConfig(AdapterConfig):
-    """Nothing to set."""
-
-
-class BankAdapter(Adapter):
-    """How the platform speaks with a bank of the simulation."""
-
-    code = "simulated"
-    config_type = BankConfig
-
-    def __init__(self, bank: Bank) -> None:
-        super().__init__(bank.channel, BankConfig(), None, bank.clock)  # type: ignore[arg-type]
-        self._bank = bank
-
-    async def pay(self, request: PayRequest) -> ChannelResult:
-        """Take money."""
-        return await self._bank.ask(lambda: self._bank.pay(request))
-
-    async def query(self, request: QueryRequest) -> ChannelResult:
-        """Ask how a payment stands."""
-        return await self._bank.ask(lambda: self._bank.tell(request.reference))
-
-    async def close(self, request: QueryRequest) -> ChannelResult:
-        """End a payment unpaid."""
-        return await self._bank.ask(lambda: self._bank.close(request.reference))
-
-    async def refund(self, request: RefundRequest) -> ChannelResult:
-        """Give money back."""
-        return await self._bank.ask(lambda: self._bank.refund(request))
-
-    async def query_refund(self, request: RefundRequest) -> ChannelResult:
-        """Ask how a refund stands."""
-        return await self._bank.ask(lambda: self._bank.tell_refund(request.reference))
-
-    async def parse_callback(self, raw: RawCallback) -> Callback:
-        """Verify and read a callback."""
-        signature, text = raw.body[:64], raw.body[64:]
-        if hashlib.sha256(_SECRET + text).hexdigest().encode() != signature:
-            raise CallbackSignatureInvalidError(channel=self.channel)
-        said = json.loads(text)
-        money = None
-        if said["amount_minor"] is not None:
-            money = Money(said["currency_code"], said["amount_minor"])
-        state = State(said["state"])
-        decline = None
-        if state in (State.FAILED, State.CLOSED):
-            decline = Decline(DeclineCode.OTHER, Advice.STOP, Blame.CHANNEL)
-        return Callback(
-            kind=CallbackKind(said["kind"]),
-            result=ChannelResult(
-                state=state,
-                reference=said["reference"],
-                money=money,
-                decline=decline,
-                occurred_at=self.clock.now() if state is State.SUCCEEDED else None,
-            ),
-            payment_reference=said["payment_reference"],
-            notice_id=said["notice"],
-        )

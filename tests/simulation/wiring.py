@@ -37,7 +37,8 @@ from services.channel.store.channels import ChannelRow
 from services.payment.config import PaymentSettings
 from services.trade.config import TradeSettings
 from services.trade.rounds import run_rounds
-from tests.simulation.bank import Bank, BankAdapter
+from tests.simulation.bank import Bank
+from tests.simulation.bank_adapter import BankAdapter
 from tests.simulation.process import Process
 
 if TYPE_CHECKING:
