@@ -319,6 +319,7 @@ class Exchange:
         for call in sorted(back, key=lambda one: -one.call_id):
             del self._in_flight[call.call_id]
             call.progress = WAITING
+            call.waiting_since = self._owner.monotonic()
             call.exchange = None
             call.parts = None
             call.call_id = 0

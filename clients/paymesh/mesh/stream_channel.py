@@ -152,7 +152,11 @@ class StreamChannel(grpc.aio.Channel):
             now = self._monotonic()
             for call in self.waiting:
                 call.waiting_since = now
-            if self.waiting:
+        if self.waiting:
+            # Perhaps given back just now by a stream that had been replaced already.
+            if self._exchange is not None:
+                self._exchange.wake()
+            else:
                 self._want()
         if exchange.ended.done():
             self._retiring.discard(exchange)
@@ -169,6 +173,8 @@ class StreamChannel(grpc.aio.Channel):
     # Keeping a stream open.
 
     def _want(self) -> None:
+        if self._state is grpc.ChannelConnectivity.SHUTDOWN:
+            return
         if self._keeper is None:
             self._keeper = asyncio.ensure_future(self._keep())
         self._wanted.set()
