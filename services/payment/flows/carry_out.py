@@ -22,7 +22,7 @@ from services.payment.domain.exceptions import (
     may_fail,
 )
 from services.payment.domain.payments import Failure, Payment, Refund
-from services.payment.domain.states import PaymentState
+from services.payment.domain.states import PaymentState, RefundState
 from services.payment.errors import LedgerRefusedError
 from services.payment.flows.advance_payment import advance_payment
 from services.payment.flows.collect_payment import fail
@@ -40,6 +40,23 @@ _CALLBACKS: Final = frozenset(
     {ExceptionKind.CALLBACK_CONTRADICTION, ExceptionKind.CALLBACK_UNKNOWN_REFERENCE}
 )
 _PROVEN: Final = Failure("CHANNEL_OUTCOME_UNKNOWN", advice="TRY_AGAIN")
+
+_BEFORE_IT_CAME: Final = frozenset(
+    {PaymentState.PENDING, PaymentState.REQUIRES_ACTION, PaymentState.UNKNOWN}
+)
+_HELD: Final = frozenset({RefundState.HELD, RefundState.UNKNOWN})
+_UNBOOKED_IN: Final[Mapping[str, frozenset[PaymentState] | frozenset[RefundState]]] = {
+    "receive": _BEFORE_IT_CAME,
+    "conflict": _BEFORE_IT_CAME,
+    "settle": _BEFORE_IT_CAME | {PaymentState.RECEIVED},
+    "return": frozenset({PaymentState.RETURNING}),
+    "conflict_return": frozenset({PaymentState.RETURNING}),
+    "unclaim": frozenset({PaymentState.RETURNING}),
+    "hold": frozenset({RefundState.PENDING}),
+    "post": _HELD,
+    "void": _HELD | {RefundState.PENDING, RefundState.WAITING_FUNDS},
+}
+"""Step of a booking → states in which it has not been booked yet."""
 
 
 async def carry_out(parts: Parts, exception_id: str) -> PaymentException | None:
@@ -83,7 +100,17 @@ async def _conclude(parts: Parts, exception_id: str) -> PaymentException | None:
     subject = await find_subject(parts, exception)
     if subject is None or not is_settled_by(exception.kind, subject.state):
         return exception
+    if _is_unbooked(exception, subject):
+        return exception
     return await _resolve(parts, exception, f"{subject.id} is {subject.state}")
+
+
+def _is_unbooked(exception: PaymentException, subject: Payment | Refund) -> bool:
+    """Say whether what the ledger has refused to book is still to be booked."""
+    if exception.kind is not ExceptionKind.LEDGER_REFUSED:
+        return False
+    step = exception.occasion.partition(".")[0]
+    return subject.state in _UNBOOKED_IN.get(step, ())
 
 
 async def _return(parts: Parts, exception: PaymentException) -> None:
@@ -134,8 +161,13 @@ async def _retry_booking(parts: Parts, exception: PaymentException) -> None:
         await _book_again(parts, exception)
     except LedgerRefusedError as error:
         await _try_next_ids(parts, exception, error.metadata["step"])
-    else:
-        await _resolve(parts, exception, "booked")
+        return
+    subject = await find_subject(parts, exception)
+    if subject is not None and _is_unbooked(exception, subject):
+        # It did not come to the booking: who has to be asked before it did not know.
+        await _put_off(parts, exception.id, "tried again, and not known whether to book it yet")
+        return
+    await _resolve(parts, exception, "booked")
 
 
 async def _try_next_ids(parts: Parts, exception: PaymentException, step: str) -> None:
