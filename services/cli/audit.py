@@ -178,6 +178,9 @@ def expected_of_refund(refund: Values, payment: Values, booked: Lines | None = N
         lines = held
     elif state == "FAILED" and (refund["source_kind"] or "refund.hold" in (booked or {})):
         lines = {**held, **{name.replace("hold", "void"): value for name, value in held.items()}}
+    if state == "FAILED" and refund.get("business_date"):
+        # The channel gave the money back after all.
+        lines["refund.late"] = amount
     return _some(lines)
 
 

@@ -23,7 +23,8 @@ class PaymentSettings(PaymeshSettings):
     """Channels that are tried for one payment while each surely did not execute."""
 
     request_life_seconds: float = Field(default=900.0, gt=0)
-    """Longest life of a request at a channel: before that, "not found" is no failure."""
+    """How long a request may be on its way to the channel service, which says by itself when one
+    that it knows has lived its time at a channel: before that, "never asked" is no failure."""
 
     flush_items_max: int = Field(default=256, ge=1, le=5000)
     """Most payments written by one transaction."""

@@ -305,7 +305,7 @@ class Peers:
             )
         except PaymeshError as error:
             if reason_of(error) == "NOT_FOUND":
-                return ChargeNews("NOT_FOUND")
+                return ChargeNews("NEVER_ASKED")
             raise
         return charge_news(answer.charge)
 
@@ -317,7 +317,7 @@ class Peers:
             )
         except PaymeshError as error:
             if reason_of(error) == "NOT_FOUND":
-                return ChargeNews("NOT_FOUND")
+                return ChargeNews("NEVER_ASKED")
             raise
         return charge_news(answer.charge)
 
@@ -345,13 +345,22 @@ class Peers:
         return _give_back_news(answer.refund)
 
     async def query_refund(self, noun_id: str, attempt: int = 1) -> GiveBackNews:
-        """Ask the channel what became of an attempt to give money back."""
+        """Ask the channel what became of an attempt to give money back; no answer is UNKNOWN."""
+        try:
+            return await self.ask_refund(noun_id, attempt)
+        except PaymeshError:
+            return GiveBackNews("UNKNOWN")
+
+    async def ask_refund(self, noun_id: str, attempt: int = 1) -> GiveBackNews:
+        """The same, for who has to come back; raises PaymeshError when nobody answers."""
         try:
             answer = await self._channel.QueryRefund(
                 QueryRefundRequest(reference=refund_reference(noun_id, attempt))
             )
         except PaymeshError as error:
-            return GiveBackNews("NOT_FOUND" if reason_of(error) == "NOT_FOUND" else "UNKNOWN")
+            if reason_of(error) == "NOT_FOUND":
+                return GiveBackNews("NOT_FOUND")
+            raise
         return _give_back_news(answer.refund)
 
     async def examine_callback(self, callback_id: str) -> tuple[str, str]:

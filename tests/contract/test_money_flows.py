@@ -24,6 +24,7 @@ from services.payment.domain.postings import (
     conflict_chain,
     conflict_return_chain,
     hold_chain,
+    late_chain,
     receive_chain,
     refund_chain,
     release_chain,
@@ -123,6 +124,9 @@ def _booked() -> dict[str, Chain]:
         "Refund is let fail while it is not known whether a hold stands": abandon_chain(
             channel, refund
         )[:2],
+        "Channel gave the money back though the refund had failed": late_chain(
+            channel, refund, account_named
+        ),
         "Recharge is given back": hold_chain(recharge, from_user, "user_available", account_named),
     }
 
@@ -208,6 +212,7 @@ def test_every_chain_of_code_is_tried() -> None:
         "unclaim_chain",
         "hold_chain",
         "abandon_chain",
+        "late_chain",
         "refund_chain",
         "release_chain",
     }

@@ -200,8 +200,14 @@ class Refund:
     failure: Failure | None = None
     """Why it failed; before FAILED: it is decided that it fails, its holds are being released."""
     business_date: str = ""
+    """Business date of what was booked: when it succeeded, or went back though it had failed."""
     tries: Tries = field(default_factory=dict)
     updated_at: datetime | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the channel gave the money back after the refund had failed, and it is booked."""
+        return self.state is RefundState.FAILED and self.business_date != ""
 
     def tried_again(self, step: str) -> Refund:
         """Return the refund with a step's booking under the next ids."""
@@ -226,7 +232,11 @@ class ChargeNews:
     """What a channel says of a charge."""
 
     state: str
-    """Name of a `ChargeState`, without its prefix."""
+    """Name of a `ChargeState`, without its prefix; or `NEVER_ASKED`.
+
+    NOT_FOUND: the channel does not know the charge yet; the channel service ends it when its life
+    is over. NEVER_ASKED: the channel service itself has no such charge.
+    """
     received: Money | None = None
     qr_content: str = ""
     redirect_url: str = ""

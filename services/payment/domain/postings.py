@@ -198,6 +198,20 @@ def release_chain(refund: Refund) -> Chain:
     return _resolve_chain(refund, "VOID", "void")
 
 
+def late_chain(payment: Payment, refund: Refund, account_of: AccountOf) -> Chain:
+    """The channel gave back what had failed here: loss → channel receivable; no hold stands."""
+    return (
+        _single(
+            refund.id,
+            ("late", *_again(refund.tries, "late")),
+            "refund.late",
+            account_of(PLATFORM, "loss"),
+            source_account(payment, account_of),
+            refund.amount.amount_minor,
+        ),
+    )
+
+
 def abandon_chain(payment: Payment, refund: Refund) -> Chain:
     """It is not known whether a hold stands, and none may: every hold id is voided.
 

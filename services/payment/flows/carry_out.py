@@ -262,6 +262,11 @@ async def _dismiss(parts: Parts, exception: PaymentException) -> None:
     await _resolve(parts, exception, "dismissed")
 
 
+async def _acknowledge(parts: Parts, exception: PaymentException) -> None:
+    """What happened is booked already; somebody, or the deadline, has taken note."""
+    await _resolve(parts, exception, "acknowledged")
+
+
 _ACTIONS: Final[Mapping[Action, Callable[[Parts, PaymentException], Awaitable[None]]]] = {
     Action.RETURN: _return,
     Action.RETRY: _retry,
@@ -269,6 +274,7 @@ _ACTIONS: Final[Mapping[Action, Callable[[Parts, PaymentException], Awaitable[No
     Action.ASK: _ask,
     Action.FAIL: _fail,
     Action.DISMISS: _dismiss,
+    Action.ACKNOWLEDGE: _acknowledge,
 }
 
 

@@ -123,7 +123,8 @@ async def apply_news(parts: Parts, payment: Payment, news: ChargeNews) -> Paymen
         return await fail(parts, payment, news.failure or Failure("DECLINED"))
     if news.state == "CLOSED":
         return await _close(parts, payment)
-    if news.state == "NOT_FOUND":
+    if news.state == "NEVER_ASKED":
+        # The channel service has no such charge, so nobody else can say when its life is over.
         life = timedelta(seconds=parts.settings.request_life_seconds)
         if parts.clock.now() - payment.created_at > life:
             failure = Failure("CHANNEL_UNAVAILABLE", advice="TRY_AGAIN")

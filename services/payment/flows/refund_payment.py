@@ -30,6 +30,7 @@ from services.payment.errors import (
     RefundExceedsPaymentError,
 )
 from services.payment.events import refund_failed, refund_succeeded, refund_waiting
+from services.payment.flows.book_late_refund import book_late_refund
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, reporting_refusals
 from services.payment.peers import AccountNames, Refused, reason_of
@@ -108,9 +109,12 @@ def _same_or_conflict(earlier: Refund, draft: Refund) -> Refund:
 
 
 async def advance_refund_by_id(parts: Parts, refund_id: str) -> Refund | None:
-    """Bring a refund as far as it goes now; the janitor's entry."""
+    """Bring a refund as far as it goes now; the janitor's entry.
+
+    One that has failed is asked about too: the channel may have given the money back after all.
+    """
     refund = await parts.refunds.find_refund(refund_id)
-    if refund is None or refund.state in REFUND_ENDED:
+    if refund is None or refund.state is RefundState.SUCCEEDED or refund.is_late:
         return refund
     payment = await parts.store.find_payment(refund.payment_id)
     if payment is None:
@@ -126,6 +130,8 @@ async def advance_refund(parts: Parts, payment: Payment, refund: Refund) -> Refu
 
 
 async def _advance(parts: Parts, payment: Payment, refund: Refund) -> Refund:
+    if refund.state is RefundState.FAILED:
+        return await book_late_refund(parts, payment, refund)
     if refund.failure is not None:
         return await _release(parts, payment, refund)
     await parts.peers.open_platform_accounts(payment)

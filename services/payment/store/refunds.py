@@ -128,7 +128,9 @@ class RefundStore:
             )
             if won is None:
                 return False
-            if after.state in (RefundState.SUCCEEDED, RefundState.FAILED):
+            # What is learned of a refund after its end moves no cap any more.
+            has_ended = after.state in REFUND_ENDED and after.state is not before.state
+            if has_ended:
                 await connection.execute(
                     QUERIES["finish_refund_reservation"],
                     after.payment_id,
@@ -139,8 +141,10 @@ class RefundStore:
                 )
             await add_history(connection, list(move_rows(change)))
             await self._outbox.add(connection, change.events)
-            if after.state in REFUND_ENDED:
+            if has_ended:
                 await self._jobs.cancel(connection, ADVANCE_REFUND, [after.id])
+            if change.opens:
+                await self._exceptions.open_in(connection, change.opens, change.call, change.at)
             if change.resolves or won["has_exceptions"]:
                 await self._exceptions.settle_in(connection, _settled(change))
         self._outbox.notify()

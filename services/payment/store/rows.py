@@ -102,6 +102,8 @@ class RefundChange:
     call: CallContext
     at: datetime
     events: tuple[NewEvent, ...] = ()
+    opens: tuple[PaymentException, ...] = ()
+    """Exceptions that this change opens."""
     resolves: tuple[str, ...] = ()
     """Exceptions that are done with this change."""
 

@@ -33,6 +33,7 @@ from services.payment.flows.desk import decide_resolution, propose_resolution
 from services.payment.flows.parts import Parts
 from services.payment.flows.refund_payment import advance_refund_by_id, refund_payment
 from services.payment.flows.save_payment import report_unknown
+from services.payment.peers import refund_reference
 
 AMOUNT, REFUND = 1_000, 400
 CARD = "crd_" + "0" * 26
@@ -230,6 +231,31 @@ class DeafPeers:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+async def refund_is_refused(case: Case) -> None:
+    """The channel refuses to give a part back."""
+    await paid(case)
+    case.payment.bank.refusals = 1
+    assert (await case.give_back(case.payment.parts())).state == "FAILED"
+
+
+async def refund_was_let_fail(case: Case) -> None:
+    """Nobody knew, and both at the desk were sure that nothing had moved."""
+    await refund_is_unknown(case)
+    await approve(case, case.payment.parts())
+
+
+async def channel_gives_back(case: Case) -> None:
+    """The channel gives the money back after all, and payment hears of it."""
+    bank = case.payment.bank
+    bank.is_silent = False
+    reference = refund_reference(case.refund_id)
+    bank.refused.discard(reference)
+    bank.refunds[reference] = bank.refunded[reference] = MoneyMessage(
+        currency_code="USD", amount_minor=REFUND
+    )
+    await case.payment.hear_of_refund(case.refund_id)
 
 
 # --- what is done -------------------------------------------------------------------------------

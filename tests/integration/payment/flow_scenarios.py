@@ -20,6 +20,7 @@ from flow_cases import (
     bank,
     both,
     carry_out_newest,
+    channel_gives_back,
     claim_is_lost,
     close,
     closed_and_scanned,
@@ -34,7 +35,9 @@ from flow_cases import (
     paid,
     pay,
     pay_and_lose,
+    refund_is_refused,
     refund_is_unknown,
+    refund_was_let_fail,
     return_is_refused,
     take_your_time,
     takes,
@@ -60,6 +63,7 @@ GIVEN_BACK: Lines = HELD | {
     "refund.pay": [REFUND],
 }
 RELEASED: Lines = HELD | {"refund.void": [REFUND - FEE_BACK], "refund.fee_void": [FEE_BACK]}
+LATE: Lines = {"refund.late": [REFUND]}
 OVERTAKEN: tuple[tuple[str, Lines], ...] = (("SUCCEEDED", GIVEN_BACK), ("FAILED", RELEASED))
 """The janitor went on before the decision to fail stood: it is finished, or held and released."""
 
@@ -324,6 +328,24 @@ SCENARIOS = {
         ),
         Scenario(
             "let a refund fail", "quick_pay", refund_is_unknown, approve, "FAILED", RELEASED, 4
+        ),
+        Scenario(
+            "be given back after a refusal",
+            "quick_pay",
+            both(refund_is_refused, channel_gives_back),
+            go_on_giving_back,
+            "FAILED",
+            RELEASED | LATE,
+            4,
+        ),
+        Scenario(
+            "be given back after it was let fail",
+            "quick_pay",
+            both(refund_was_let_fail, channel_gives_back),
+            go_on_giving_back,
+            "FAILED",
+            RELEASED | LATE,
+            4,
         ),
     )
 }

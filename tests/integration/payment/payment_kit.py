@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from dying_parts import Breaking, Crash, Fault
-from hosted_services import HostedKit, hosting, merchant_call
+from hosted_services import HostedKit, heard, hosting, merchant_call
 from paymesh.account import account_id_for
 from paymesh.account.v1 import (
     TRANSFER_KIND_SINGLE,
@@ -27,6 +27,8 @@ from paymesh.account.v1 import (
     TransferSpec,
 )
 from paymesh.channel.v1 import (
+    ChannelRefund,
+    ChannelRefundChanged,
     add_ChannelServiceServicer_to_server,
 )
 from paymesh.risk.v1 import (
@@ -42,13 +44,14 @@ import services.routing.wiring
 import services.settlement.wiring
 import services.trade.wiring
 from common.context import bound
+from common.events.event import NewEvent
 from common.events.outbox import Outbox
 from common.jobs.job import JobKind
 from common.jobs.jobs import Jobs
 from common.jobs.worker import Worker
 from services.account.store.reading import ReadingStore
 from services.payment.config import PaymentSettings
-from services.payment.events import Announcements
+from services.payment.events import Announcements, ChannelNews
 from services.payment.flows.janitor import Janitor
 from services.payment.flows.parts import Parts
 from services.payment.peers import Peers
@@ -121,6 +124,25 @@ class PaymentKit:
         }
         worker = Worker(self.kit.pools["payment"], Jobs(), kinds, service="payment")
         await worker.run_due(self.kit.clock.now())
+
+    async def hear_of_refund(self, refund_id: str) -> None:
+        """Let payment hear that its channel has news of a refund, twice, as it may come."""
+        parts = self.parts()
+        news = ChannelNews(Jobs(), parts.exceptions, parts.refunds, parts.deadlines, self.kit.clock)
+        event = NewEvent(
+            event_id=self.kit.ids.new("evt"),
+            type="channel.refund.changed.v1",
+            aggregate_id=refund_id,
+            aggregate_version=1,
+            payload=ChannelRefundChanged(
+                refund=ChannelRefund(subject_id=refund_id)
+            ).SerializeToString(),
+            principal=self.call().principal,
+            occurred_at=self.kit.clock.now(),
+        )
+        consumer = self.kit.consumer("payment", "payment.channel", news.handle)
+        await consumer.handle([heard(event)])
+        await consumer.handle([heard(event)])
 
     async def unfinished(self) -> list[tuple[str, str]]:
         """Return what has not ended in payment, as (noun, state)."""

@@ -11,6 +11,7 @@ from paymesh.channel.v1 import (
     CHANNEL_REFUND_STATE_SUCCEEDED,
     CHARGE_STATE_CLOSED,
     CHARGE_STATE_CONFLICTED,
+    CHARGE_STATE_NOT_FOUND,
     CHARGE_STATE_PENDING,
     CHARGE_STATE_SUCCEEDED,
     CallbackFinding,
@@ -62,6 +63,8 @@ class Bank:
     """Money goes back only some time after it was asked for."""
     is_silent: bool = False
     """Nobody answers about money that goes back, and nothing is done."""
+    is_unseen: bool = False
+    """Charges are stored by the channel service, and the bank does not know them yet."""
     is_mute: bool = False
     """Money is taken, and nobody answers about it."""
     finding: str = "REFUTED"
@@ -76,7 +79,7 @@ class Bank:
     def behave(self) -> None:
         """Do everything well again."""
         self.scanned, self.takes, self.takes_time, self.is_silent = True, None, False, False
-        self.refusals, self.finding, self.is_mute = 0, "REFUTED", False
+        self.refusals, self.finding, self.is_mute, self.is_unseen = 0, "REFUTED", False, False
 
     def owes(self, currency_code: str) -> int:
         """Return what it took less what it gave back, in minor units."""
@@ -100,7 +103,8 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
             charge = Charge(reference=request.reference, state=CHARGE_STATE_PENDING)
             charge.qr_content = "qr"
             return ChargeResponse(charge=charge)
-        bank.charged.setdefault(request.reference, money)
+        if not bank.is_unseen:
+            bank.charged.setdefault(request.reference, money)
         return ChargeResponse(charge=self._charge(request.reference))
 
     async def QueryCharge(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -120,6 +124,8 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
             raise UnavailableError(target="bank")
         if reference not in bank.asked:
             raise NotFoundError(resource="charge")
+        if bank.is_unseen:
+            return Charge(reference=reference, state=CHARGE_STATE_NOT_FOUND)
         if bank.scanned and reference not in bank.charged:
             # A payer may scan just before the code is closed, and the news come after.
             bank.charged[reference] = bank.takes or bank.asked[reference]

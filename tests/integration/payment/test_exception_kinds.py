@@ -8,11 +8,14 @@ import pytest
 from desk_kit import Desk, call_of_person, new_case, refused_return
 from flow_cases import (
     AMOUNT,
+    REFUND,
+    channel_gives_back,
     claim_is_lost,
     conflicted,
     go_on,
     go_on_giving_back,
     paid,
+    refund_is_refused,
     waits_for_the_payer,
 )
 from hosted_services import heard
@@ -102,6 +105,44 @@ async def test_a_payment_let_fail_still_takes_late_money(payment: PaymentKit, de
     found = await payment.parts().store.find_payment(case.payment_id)
     assert found is not None
     assert (found.state, found.failure) == ("SUCCEEDED", None)
+    await payment.check_everything()
+
+
+async def test_a_refund_that_came_after_its_failure_is_told_once(
+    payment: PaymentKit, desk: Desk
+) -> None:
+    """Nobody is charged and no cap moves: the loss is booked, and a person takes note."""
+    case = await new_case(payment, "quick_pay")
+    await refund_is_refused(case)
+    merchant = await payment.balance(payment.merchant_id, "merchant_pending")
+    loss = await payment.balance("platform", "loss")
+    await channel_gives_back(case)
+    await payment.run_due()
+    await payment.hear_of_refund(case.refund_id)
+    await payment.run_due()
+    (found,) = await payment.exceptions(case.refund_id)
+    assert (found["kind"], found["state"]) == ("REFUND_AFTER_FAILURE", "OPEN")
+    assert await payment.balance(payment.merchant_id, "merchant_pending") == merchant
+    assert abs(await payment.balance("platform", "loss") - loss) == REFUND
+    one = await desk.get(found["id"])
+    assert (list(one.actions), one.amount.amount_minor) == (["ACKNOWLEDGE"], REFUND)
+    one = await desk.decide(await desk.propose(one, "ACKNOWLEDGE"))
+    assert (one.state, one.resolution) == (EXCEPTION_STATE_RESOLVED, "acknowledged")
+    await payment.check_everything()
+
+
+async def test_late_news_of_a_refund_are_not_lost_while_nobody_answers(
+    payment: PaymentKit,
+) -> None:
+    case = await new_case(payment, "quick_pay")
+    await refund_is_refused(case)
+    await channel_gives_back(case)
+    payment.bank.is_silent = True
+    await payment.run_due()
+    assert "refund.late" not in await payment.movements(case.refund_id)
+    payment.bank.is_silent = False
+    await payment.bring_to_rest()
+    assert (await payment.movements(case.refund_id))["refund.late"] == [REFUND]
     await payment.check_everything()
 
 

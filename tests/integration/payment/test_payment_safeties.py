@@ -111,7 +111,7 @@ async def test_what_surely_did_not_happen_is_tried_at_the_next_channel(
 
 
 async def test_a_request_that_nobody_knows_stays_open_for_its_life(payment: PaymentKit) -> None:
-    """It may still be on its way; only after its life has it surely not been executed."""
+    """Not even the channel service: it may be on its way to it, and after its life it is not."""
     case = await _case(payment, "quick_pay")
 
     async def charge(_: Payment) -> ChargeNews:
@@ -127,6 +127,23 @@ async def test_a_request_that_nobody_knows_stays_open_for_its_life(payment: Paym
     assert old is not None
     assert old.state is PaymentState.FAILED
     await payment.bring_to_rest()
+
+
+async def test_what_the_channel_service_knows_is_ended_by_it_alone(payment: PaymentKit) -> None:
+    """The bank does not know it yet; how long that may last, only the channel service can say."""
+    case = await _case(payment, "quick_pay")
+    payment.bank.is_unseen = True
+    made = await case.pay(payment.parts())
+    assert made.state is PaymentState.UNKNOWN
+    payment.kit.clock.ahead += timedelta(seconds=REQUEST_LIFE_SECONDS + 1)
+    with bound(payment.call()):
+        old = await advance_payment(payment.parts(), made.id)
+    assert old is not None
+    assert old.state is PaymentState.UNKNOWN
+    payment.bank.is_unseen = False  # the request arrived at last
+    await payment.bring_to_rest()
+    assert (await _now(payment, made.id)).state is PaymentState.SUCCEEDED
+    await payment.check_everything()
 
 
 async def test_an_order_is_not_closed_while_a_channel_is_silent(payment: PaymentKit) -> None:

@@ -107,6 +107,7 @@ def test_what_is_resolved_stays_so() -> None:
         (ExceptionKind.OUTCOME_UNKNOWN, RefundState.FAILED, True),
         (ExceptionKind.LEDGER_REFUSED, PaymentState.UNKNOWN, False),
         (ExceptionKind.LEDGER_REFUSED, PaymentState.CONFLICTED, True),
+        (ExceptionKind.REFUND_AFTER_FAILURE, RefundState.FAILED, False),
         (ExceptionKind.CALLBACK_CONTRADICTION, PaymentState.SUCCEEDED, False),
     ],
 )
@@ -166,6 +167,20 @@ def test_audit_takes_a_hold_that_was_released_unseen() -> None:
     payment = _payment_fact(state="SUCCEEDED")
     assert expected_of_refund(refund, payment) == {}
     assert expected_of_refund(refund, payment, held) == held
+
+
+def test_audit_wants_a_loss_where_the_channel_gave_back_what_had_failed() -> None:
+    refund = {
+        "amount_minor": "400",
+        "fee_returned_minor": "0",
+        "state": "FAILED",
+        "source_kind": "merchant_pending",
+        "business_date": "2026-11-22",
+    }
+    released = {"refund.hold": 400, "refund.void": 400}
+    payment = _payment_fact(state="SUCCEEDED")
+    assert expected_of_refund(refund, payment) == released | {"refund.late": 400}
+    assert expected_of_refund(refund | {"business_date": ""}, payment) == released
 
 
 def test_what_came_is_what_goes_back() -> None:
