@@ -160,6 +160,8 @@ class SimulatedCall(LocalCall[Any, Any]):
         self._caller = channel.caller
         self._path = path
         self._served: list[IncomingCall] = []
+        self._is_over = False
+        """No further copy of the request arrives."""
         self._timer: asyncio.TimerHandle | None = None
 
     def leave(self, request: Message, metadata: Metadata) -> None:
@@ -185,7 +187,11 @@ class SimulatedCall(LocalCall[Any, Any]):
 
     def _arrive(self, request: Message, metadata: Metadata) -> None:
         network = self._network
+        if self._is_over:
+            return
         server = network.find(self._target)
+        if server is None and self._served:
+            return
         if server is None:
             self._end(wire.unavailable(self._target, wire.NOT_EXECUTED))
             return
@@ -222,6 +228,12 @@ class SimulatedCall(LocalCall[Any, Any]):
             self._future.set_result(response)
 
     def _end(self, error: grpc.aio.AioRpcError) -> None:
+        if wire.decode(error).outcome == wire.NOT_EXECUTED:
+            # Copies come of repeats that the caller's channel makes, which go on only while it
+            # has no answer, and which say UNKNOWN when one of them may have been executed.
+            self._is_over = True
+            if len(self._served) > 1:
+                error = wire.unavailable(self._target, wire.UNKNOWN)
         if not self._future.done():
             self._stop_timer()
             self.fail(error)

@@ -93,10 +93,10 @@ def a_platform_without_janitor() -> Any:
 SAFETIES = (
     (claims_that_always_win, 4),
     (ids_made_anew_for_each_try, 1),
-    (charges_sent_again_when_repeated, 16),
+    (charges_sent_again_when_repeated, 64),
     (refunds_sent_again_when_repeated, 2),
     (refunds_without_a_hold, 1),
-    (a_relay_that_does_not_wait_for_confirms, 7),
+    (a_relay_that_does_not_wait_for_confirms, 18),
     (a_platform_without_janitor, 2),
 )
 """What is taken away, and a seed that noticed it once: the others are tried after it."""
