@@ -194,6 +194,30 @@ async def test_a_booking_that_the_ledger_refuses_is_tried_again_under_other_ids(
     await payment.check_everything()
 
 
+async def test_a_late_refund_that_the_ledger_refuses_is_booked_in_the_end(
+    payment: PaymentKit,
+) -> None:
+    """Under the next ids, once; and what had ended does not free its cap a second time."""
+    await payment.open_account("platform", "loss", "USD")
+    case = await new_case(payment, "quick_pay")
+    await refund_is_refused(case)
+    await channel_gives_back(case)
+    await _freeze(payment, "loss", "USD", "DEBIT_FROZEN")
+    await payment.run_due()
+    await payment.run_due(DUE_SECONDS + 1)
+    kinds = [(e["kind"], e["state"]) for e in await payment.exceptions(case.refund_id)]
+    assert kinds == [("LEDGER_REFUSED", "RESOLVED"), ("LEDGER_REFUSED", "OPEN")]
+    await _freeze(payment, "loss", "USD", "NORMAL")
+    await payment.bring_to_rest()
+    assert (await payment.movements(case.refund_id))["refund.late"] == [REFUND]
+    told = {e["kind"] for e in await payment.exceptions(case.refund_id)}
+    assert told == {"LEDGER_REFUSED", "REFUND_AFTER_FAILURE"}
+    found = await payment.parts().store.find_payment(case.payment_id)
+    assert found is not None
+    assert (found.refunded_minor, found.refunding_minor) == (0, 0)
+    await payment.check_everything()
+
+
 async def _freeze(payment: PaymentKit, kind: str, currency: str, status: str) -> None:
     async with payment.kit.pools["account"].acquire() as connection:
         await connection.execute(
