@@ -137,6 +137,8 @@ async def _retry_return(parts: Parts, exception: PaymentException) -> None:
     if str(payment.return_attempt) != exception.occasion:
         await _resolve(parts, exception, f"attempt {payment.return_attempt} is under way")
         return
+    if not await _is_still_refused(parts, payment):
+        return
     attempt = payment.return_attempt + 1
     now = parts.clock.now()
     change = Change(
@@ -153,6 +155,18 @@ async def _retry_return(parts: Parts, exception: PaymentException) -> None:
     if payment.return_attempt == attempt:
         async with reporting_refusals(parts, payment):
             await give_back(parts, payment)
+
+
+async def _is_still_refused(parts: Parts, payment: Payment) -> bool:
+    """Ask about the refused attempt a last time: some money is given back after a refusal.
+
+    Where nobody knows now, what is decided waits until somebody does.
+    """
+    news = await parts.peers.query_refund(payment.id, payment.return_attempt)
+    if news.state == "SUCCEEDED":
+        async with reporting_refusals(parts, payment):
+            await give_back(parts, payment)
+    return news.state in ("FAILED", "NOT_FOUND")
 
 
 async def _retry_booking(parts: Parts, exception: PaymentException) -> None:
@@ -203,7 +217,7 @@ async def _book_again(parts: Parts, exception: PaymentException) -> None:
         await _advance(parts, exception)
         return
     payment = await parts.store.find_payment(exception.subject_id)
-    if payment is not None:
+    if payment is not None and await _is_still_refused(parts, payment):
         async with reporting_refusals(parts, payment):
             await keep_unclaimed(parts, payment)
 
@@ -213,6 +227,8 @@ async def _unclaim(parts: Parts, exception: PaymentException) -> None:
     payment = await parts.store.find_payment(exception.subject_id)
     if payment is None or str(payment.return_attempt) != exception.occasion:
         await _resolve(parts, exception, "another attempt took its place")
+        return
+    if not await _is_still_refused(parts, payment):
         return
     async with reporting_refusals(parts, payment):
         await keep_unclaimed(parts, payment)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from desk_kit import Desk, new_case
-from flow_cases import conflicted
+from datetime import timedelta
+
+from desk_kit import Desk, new_case, refused_return
+from flow_cases import AMOUNT, Case, carry_out_newest, conflicted
 from payment_kit import DUE_SECONDS, PaymentKit
+from paymesh.payment.v1 import EXCEPTION_STATE_RESOLVED
+
+from services.payment.peers import refund_reference
 
 
 async def test_a_refused_booking_is_not_done_because_the_channel_is_silent(
@@ -39,3 +44,40 @@ async def _freeze(payment: PaymentKit, status: str) -> None:
             status,
             payment.account("platform", "suspense", "KRW"),
         )
+
+
+async def _gives_back_late(case: Case, attempt: int) -> None:
+    """The channel gives back what it had refused, and nobody has heard of it yet."""
+    bank = case.payment.bank
+    bank.refusals = 0
+    reference = refund_reference(case.payment_id, attempt)
+    bank.refused.discard(reference)
+    bank.refunded[reference] = bank.refunds[reference]
+
+
+async def test_what_came_back_after_a_refusal_is_not_given_back_again(
+    payment: PaymentKit, desk: Desk
+) -> None:
+    case, one = await refused_return(payment, desk)
+    await _gives_back_late(case, 1)
+    payment.kit.clock.ahead += timedelta(seconds=DUE_SECONDS + 1)
+    await carry_out_newest(case, payment.parts())
+    await payment.bring_to_rest()
+    assert (await desk.get(one.id)).state == EXCEPTION_STATE_RESOLVED
+    assert (await payment.movements(case.payment_id))["payment.return"] == [AMOUNT]
+    await payment.check_everything()
+
+
+async def test_what_came_back_after_a_refusal_is_not_kept_unclaimed(
+    payment: PaymentKit, desk: Desk
+) -> None:
+    case, one = await refused_return(payment, desk)
+    one = await desk.propose(one, "MOVE_TO_UNCLAIMED")
+    await _gives_back_late(case, 1)
+    one = await desk.decide(one)
+    assert one.state == EXCEPTION_STATE_RESOLVED
+    await payment.bring_to_rest()
+    found = await payment.parts().store.find_payment(case.payment_id)
+    assert found is not None
+    assert found.state == "RETURNED"
+    await payment.check_everything()
