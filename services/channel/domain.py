@@ -49,7 +49,8 @@ CHARGE_MOVES: Final[Mapping[ChargeState, frozenset[ChargeState]]] = {
     _C.UNKNOWN: frozenset(
         {_C.NOT_SENT, _C.PENDING, _C.SUCCEEDED, _C.FAILED, _C.CLOSED, _C.CONFLICTED}
     ),
-    _C.NOT_SENT: frozenset({_C.UNKNOWN, _C.SUCCEEDED, _C.CONFLICTED}),
+    # FAILED once somebody has asked: whoever was told so must not see it sent again.
+    _C.NOT_SENT: frozenset({_C.UNKNOWN, _C.FAILED, _C.SUCCEEDED, _C.CONFLICTED}),
     _C.PENDING: frozenset({_C.SUCCEEDED, _C.FAILED, _C.CLOSED, _C.CONFLICTED}),
     # Late news: the money was taken after all.
     _C.FAILED: frozenset({_C.SUCCEEDED, _C.CONFLICTED}),

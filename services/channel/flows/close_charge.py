@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from common.context import CallContext
-from services.channel.domain import Charge
+from services.channel.domain import Charge, ChargeState
 from services.channel.flows.parts import Parts
 from services.channel.flows.query_charge import (
+    fail_unsent,
     find_visible_charge,
     is_open,
     question_of,
@@ -26,6 +27,8 @@ async def close_charge(parts: Parts, reference: str, call: CallContext) -> tuple
         ChannelOutcomeUnknownError: nobody knows whether it was closed.
     """
     charge = await find_visible_charge(parts, reference, call)
+    if charge.state is ChargeState.NOT_SENT:
+        return await fail_unsent(parts, charge, call), False
     if not is_open(charge):
         return charge, False
     guard = parts.catalogue.find(charge.channel).guard

@@ -35,7 +35,27 @@ async def query_charge(parts: Parts, reference: str, call: CallContext) -> tuple
         ChannelOutcomeUnknownError: the question was not answered.
     """
     charge = await find_visible_charge(parts, reference, call)
+    if charge.state is ChargeState.NOT_SENT:
+        return await fail_unsent(parts, charge, call), False
     return await ask_charge(parts, charge, call)
+
+
+async def fail_unsent(parts: Parts, charge: Charge, call: CallContext) -> Charge:
+    """Let a charge that surely was not sent be failed for good: who asks gives it up for that.
+
+    A repeat of the first call may be on its way, and would take money for what was given up. When
+    it came first, the charge is what that has made of it.
+    """
+    told = Told(
+        reference=charge.reference,
+        news=News(state=ChargeState.FAILED, refusal=charge.refusal),
+        at=parts.clock.now(),
+        actor=call.principal.actor,
+        way="query",
+        cause=call.causation_id,
+        of_version=charge.version,
+    )
+    return (await parts.writer.hear_charge(told)).noun or charge
 
 
 async def find_visible_charge(parts: Parts, reference: str, call: CallContext) -> Charge:

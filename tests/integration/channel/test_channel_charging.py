@@ -124,6 +124,22 @@ async def test_what_was_never_sent_may_be_sent_again(kit: ChannelKit) -> None:
     assert await kit.movements(asked.reference) == 1
 
 
+async def test_what_was_never_sent_is_not_sent_again_once_somebody_has_asked(
+    kit: ChannelKit,
+) -> None:
+    """Whoever asked was told that it failed; a repeat of the call that is late takes nothing."""
+    asked = kit.quick()
+    kit.proxy.plan = ["429"]
+    with pytest.raises(ChannelRateLimitedError):
+        await kit.charge(asked)
+    charge, is_unseen = await query_charge(kit.parts, asked.reference, PAYMENT)
+    assert (charge.state, is_unseen) == (ChargeState.FAILED, False)
+    with pytest.raises(ChannelRateLimitedError):
+        await kit.charge(asked)
+    assert (await kit.stored(asked.reference)).state is ChargeState.FAILED
+    assert await kit.movements(asked.reference) == 0
+
+
 @pytest.mark.parametrize("misdeed", MISDEEDS_EXECUTED)
 async def test_lost_answer_of_an_executed_charge_is_found_out(
     kit: ChannelKit, misdeed: str
