@@ -49,8 +49,8 @@ class EdgeSettings(PaymeshSettings):
     """Longest that a stopping edge waits for the requests under way."""
 
     requests_in_flight_max: int = Field(default=1_024, ge=1)
-    """Requests served at once; those beyond are refused with OVERLOADED, nothing begun. Those of one
-    service take three quarters of them at most."""
+    """Requests served at once; those beyond are refused with OVERLOADED, nothing begun. Those of
+    one service take three quarters of them at most."""
 
     rate_per_second: int = Field(default=5_000, ge=0)
     """Requests that one merchant may send per second, in one process; 0 for no limit."""
