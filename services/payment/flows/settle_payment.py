@@ -92,7 +92,9 @@ async def give_back(parts: Parts, payment: Payment) -> Payment:
         payment = await _begin_return(parts, payment)
         if payment.state is not PaymentState.RETURNING:
             return payment
-    if not payment.is_internal and payment.money_in.amount_minor > 0:
+    if payment.is_internal or payment.money_in.amount_minor == 0:
+        return await _book_return(parts, payment)
+    if not await _is_back_since(parts, payment):
         words = _LOST_CLAIM if payment.received is None else _OTHER_MONEY
         news = await parts.peers.refund(
             payment, payment.id, payment.money_in, words, payment.return_attempt
@@ -103,6 +105,14 @@ async def give_back(parts: Parts, payment: Payment) -> Payment:
         if news.state != "SUCCEEDED":
             return payment
     return await _book_return(parts, payment)
+
+
+async def _is_back_since(parts: Parts, payment: Payment) -> bool:
+    """Say whether an earlier attempt, which was refused, has brought the money back after all."""
+    for attempt in range(1, payment.return_attempt):
+        if (await parts.peers.query_refund(payment.id, attempt)).state == "SUCCEEDED":
+            return True
+    return False
 
 
 async def _begin_return(parts: Parts, payment: Payment) -> Payment:
