@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from services.payment.domain.exceptions import ExceptionKind, new_exception
+from services.payment.domain.exceptions import (
+    ExceptionKind,
+    ExceptionState,
+    exception_id,
+    new_exception,
+)
 from services.payment.domain.payments import Payment, Refund
 from services.payment.domain.postings import Chain
 from services.payment.domain.states import PaymentState, RefundState
@@ -72,6 +77,8 @@ async def report_unknown(parts: Parts, subject: Payment | Refund) -> None:
     age = parts.clock.now() - since
     limit = timedelta(seconds=parts.settings.unknown_exception_seconds)
     if subject.state in _NOBODY_KNOWS and age > limit:
+        if isinstance(subject, Payment) and await _is_known_as_refused(parts, subject):
+            return
         await _open(
             parts,
             subject,
@@ -79,6 +86,16 @@ async def report_unknown(parts: Parts, subject: Payment | Refund) -> None:
             occasion=f"{since:%Y%m%dT%H%M%S}",
             detail=f"{subject.state} since {since:%Y-%m-%d %H:%M:%S} UTC",
         )
+
+
+async def _is_known_as_refused(parts: Parts, payment: Payment) -> bool:
+    """Say whether a payment waits on the list already, because its return was refused."""
+    if payment.state is not PaymentState.RETURNING:
+        return False
+    occasion = str(payment.return_attempt)
+    known = exception_id(ExceptionKind.RETURN_REFUSED, payment.id, occasion)
+    found = await parts.exceptions.find_exception(known)
+    return found is not None and found.state is not ExceptionState.RESOLVED
 
 
 async def report_return_refused(parts: Parts, payment: Payment, raw_code: str) -> None:

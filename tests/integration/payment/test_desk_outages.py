@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from desk_kit import Desk, new_case, refused_return
 from flow_cases import AMOUNT, Case, carry_out_newest, conflicted
-from payment_kit import DUE_SECONDS, PaymentKit
+from payment_kit import DUE_SECONDS, UNKNOWN_SECONDS, PaymentKit
 from paymesh.payment.v1 import EXCEPTION_STATE_RESOLVED
 
 from services.payment.peers import refund_reference
@@ -80,4 +80,42 @@ async def test_what_came_back_after_a_refusal_is_not_kept_unclaimed(
     found = await payment.parts().store.find_payment(case.payment_id)
     assert found is not None
     assert found.state == "RETURNED"
+    await payment.check_everything()
+
+
+async def test_what_came_back_of_an_earlier_attempt_ends_the_return(
+    payment: PaymentKit, desk: Desk
+) -> None:
+    """The second attempt is refused too; then the first one's money is back after all."""
+    case, one = await refused_return(payment, desk)
+    payment.bank.refusals = 1
+    await desk.decide(await desk.propose(one, "RETRY"))
+    found = await case.exception()
+    assert (found["kind"], found["state"]) == ("RETURN_REFUSED", "OPEN")
+    await _gives_back_late(case, 1)
+    await payment.hear_of_refund(case.payment_id)
+    await payment.run_due()
+    after = await payment.parts().store.find_payment(case.payment_id)
+    assert after is not None
+    assert after.state == "RETURNED"
+    await payment.bring_to_rest()
+    await payment.check_everything()
+
+
+async def test_a_refused_return_is_on_the_list_once(payment: PaymentKit, desk: Desk) -> None:
+    """What the channel has refused is known, however long it takes until somebody decides."""
+    case, one = await refused_return(payment, desk)
+    one = await desk.propose(one, "MOVE_TO_UNCLAIMED")
+    later = timedelta(seconds=2 * UNKNOWN_SECONDS)
+    await payment.kit.rows(
+        "payment",
+        "UPDATE exceptions SET due_at = $2 WHERE id = $1 RETURNING id",
+        one.id,
+        payment.kit.clock.now() + later,
+    )
+    await payment.run_due(UNKNOWN_SECONDS + 60)
+    kinds = [(e["kind"], e["state"]) for e in await payment.exceptions(case.payment_id)]
+    assert kinds == [("RETURN_REFUSED", "PROPOSED")]
+    await desk.decide(one)
+    await payment.bring_to_rest()
     await payment.check_everything()
