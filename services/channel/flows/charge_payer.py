@@ -158,7 +158,11 @@ async def _send(parts: Parts, charge: Charge, call: CallContext) -> Charge:
             # Whoever waits for the answer needs no event; whoever gave up does.
             publish=parts.charging.is_abandoned(charge.reference),
         )
-        known = (await parts.writer.hear_charge(told)).noun or charge
+        try:
+            known = (await parts.writer.hear_charge(told)).noun or charge
+        except PaymeshError as error:
+            # "Nothing was executed" is true of the row alone: the channel was asked.
+            raise outcome_unknown(charge.channel, "its answer could not be stored") from error
     if known.state is ChargeState.UNKNOWN:
         raise failure or outcome_unknown(charge.channel, "answer about something else")
     return _or_refusal(known)

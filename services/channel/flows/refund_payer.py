@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.context import CallContext
-from common.errors import IdConflictError, NotFoundError, StateConflictError
+from common.errors import IdConflictError, NotFoundError, PaymeshError, StateConflictError
 from common.money import Money
 from services.channel.domain import REFUND_ENDED, Charge, Refund, RefundState
 from services.channel.errors import CurrencyMismatchError, RefundExceedsChargeError
@@ -118,7 +118,11 @@ async def _send(parts: Parts, refund: Refund, charge: Charge, call: CallContext)
             # "Not sent" is said of this sending alone; what came by callback meanwhile stands.
             of_version=refund.version if news.state == RefundState.NOT_SENT else 0,
         )
-        known = (await parts.writer.hear_refund(told)).noun or refund
+        try:
+            known = (await parts.writer.hear_refund(told)).noun or refund
+        except PaymeshError as error:
+            # "Nothing was executed" is true of the row alone: the channel was asked.
+            raise outcome_unknown(refund.channel, "its answer could not be stored") from error
     if known.state is RefundState.UNKNOWN:
         raise failure or outcome_unknown(refund.channel, "answer about something else")
     return _or_refusal(known)
