@@ -122,10 +122,13 @@ async def test_calls_do_not_wait_for_a_peer_that_takes_connections_and_says_noth
 
 
 async def test_call_made_while_its_peer_restarts_goes_through(spawn_peer: Spawn) -> None:
-    """Its patience is shorter than the restart; it is repeated within its deadline."""
+    """Its patience is shorter than the restart; it is repeated within its deadline.
+
+    The pauses are long, so that the budget for repeats outlasts a slow machine's restart.
+    """
     port = ports.choose(1)[0]
     process = await spawn_peer(port, "open")
-    settings = mesh_settings(connect_patience_seconds=0.1, retries_max=20, retry_pause_seconds=0.5)
+    settings = mesh_settings(connect_patience_seconds=0.1, retries_max=20, retry_pause_seconds=1.5)
     near = make_host("near", port, "stream", settings)
     echo = method_on(near.channel("shop", "probe"), "Echo")
     try:
