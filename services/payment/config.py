@@ -22,9 +22,10 @@ class PaymentSettings(PaymeshSettings):
     channel_attempts_max: int = Field(default=3, ge=1, le=10)
     """Channels that are tried for one payment while each surely did not execute."""
 
-    request_life_seconds: float = Field(default=900.0, gt=0)
+    request_life_seconds: float = Field(default=60.0, gt=0)
     """How long a request may be on its way to the channel service, which says by itself when one
-    that it knows has lived its time at a channel: before that, "never asked" is no failure."""
+    that it knows has lived its time at a channel: before that, "never asked" is no failure. Longer
+    than any call's deadline; a success that comes later still counts."""
 
     flush_items_max: int = Field(default=256, ge=1, le=5000)
     """Most payments written by one transaction."""

@@ -205,6 +205,7 @@ async def battering(instance: str, **settings: str) -> AsyncIterator[Battered]:
             "PAYMESH_NOTIFY_ATTEMPT_TIMEOUT_SECONDS": "3",
             "PAYMESH_NOTIFY_LEASE_SECONDS": "6",
             "PAYMESH_PAYMENT_JANITOR_FIRST_SECONDS": "1",
+            "PAYMESH_PAYMENT_REQUEST_LIFE_SECONDS": "20",
             "PAYMESH_LOG_LEVEL": "WARNING",
             **settings,
         },

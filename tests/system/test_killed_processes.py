@@ -24,7 +24,7 @@ SERVICES = (
     "member",
 )
 # The others take the same ways; they are killed by the long tests, and by `make chaos`.
-QUICK = ("payment", "account", "channel", "edge")
+QUICK = ("payment", "channel")
 SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "amqp")
 
 
@@ -51,7 +51,9 @@ async def test_killing_a_process_under_load_loses_nothing(battered: Battered, se
     await battered.check()
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    "server", ["postgres", *(pytest.param(one, marks=pytest.mark.long) for one in SERVERS[1:])]
+)
 async def test_killing_a_server_under_load_loses_nothing(
     battered: Battered, server: ServerName
 ) -> None:
