@@ -112,9 +112,7 @@ async def traced(platform: Platform) -> Traced:
     )
 
 
-# Run alone (`make test-long`): after every other system test their shared platform is gone.
-@pytest.mark.long
-def test_every_kind_of_item_is_there_in_order(traced: Traced) -> None:
+async def test_every_kind_of_item_is_there_in_order(traced: Traced) -> None:
     assert {item.kind for item in traced.items} == KINDS
     times = [(i.occurred_at.seconds, i.occurred_at.nanos // 1000) for i in traced.items]
     assert times == sorted(times)
@@ -123,8 +121,7 @@ def test_every_kind_of_item_is_there_in_order(traced: Traced) -> None:
     assert (first.service, first.kind) == ("edge", "request")
 
 
-@pytest.mark.long
-def test_requests_tell_how_each_ended(traced: Traced) -> None:
+async def test_requests_tell_how_each_ended(traced: Traced) -> None:
     payments = "POST /v1/orders/{order_id}/payments"
     assert traced.summaries("edge", "request") == [
         "POST /v1/orders → 200",
@@ -139,8 +136,7 @@ def test_requests_tell_how_each_ended(traced: Traced) -> None:
     assert all(one.startswith("POST /callbacks/alipay_") for one in callbacks)
 
 
-@pytest.mark.long
-def test_decisions_and_calls_have_their_reasons(traced: Traced) -> None:
+async def test_decisions_and_calls_have_their_reasons(traced: Traced) -> None:
     decisions = [item.summary for item in traced.items if item.kind == "decision"]
     for part in (
         "fee of ",
@@ -160,8 +156,7 @@ def test_decisions_and_calls_have_their_reasons(traced: Traced) -> None:
     assert "answer: INSUFFICIENT_FUNDS → FAILED" in answers
 
 
-@pytest.mark.long
-def test_events_name_who_heard_them(traced: Traced) -> None:
+async def test_events_name_who_heard_them(traced: Traced) -> None:
     events = [item for item in traced.items if item.kind == "event"]
     told = {i.details["event_id"]: i.details["type"] for i in events if "consumer" not in i.details}
     heard = [i for i in events if "consumer" in i.details]
@@ -171,8 +166,7 @@ def test_events_name_who_heard_them(traced: Traced) -> None:
     assert {"trade", "notify", "settlement", "risk"} <= consumers
 
 
-@pytest.mark.long
-def test_postings_name_both_sides_and_webhooks_every_attempt(traced: Traced) -> None:
+async def test_postings_name_both_sides_and_webhooks_every_attempt(traced: Traced) -> None:
     postings = [i for i in traced.items if i.kind == "posting" and i.service == "account"]
     assert all({"debit_kind", "credit_kind", "amount_minor"} <= set(i.details) for i in postings)
     assert any(
