@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -29,9 +29,14 @@ class StartServers(Protocol):
         ...
 
 
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The loop that the services run on."""
-    return {"uvloop": uvloop.new_event_loop}
+def pytest_configure() -> None:
+    """Run tests on the loop that the services run on.
+
+    By policy, and not by pytest-asyncio's hook for loop factories: that one makes the loop a
+    parameter of asynchronous tests alone, so that pytest puts the synchronous ones last and takes
+    the servers, which depend on the loop, away from them.
+    """
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 @pytest.fixture(scope="session")
