@@ -270,7 +270,7 @@ INSERT INTO business_date_changes (book, business_date, previous_date, advanced_
 VALUES ($1, $2, $3, clock_timestamp(), $4);
 
 -- name: sum_accounts
--- The trial balance: all accounts of a world summed by currency and kind.
+-- All accounts of a world summed by currency and kind.
 SELECT currency_code, kind, normal_side, count(*) AS accounts,
        sum(debits_posted_minor) AS debits_posted, sum(credits_posted_minor) AS credits_posted,
        sum(debits_pending_minor) AS debits_pending, sum(credits_pending_minor) AS credits_pending

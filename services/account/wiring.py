@@ -8,7 +8,10 @@ from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from paymesh.account.v1 import add_AccountServiceServicer_to_server
+from paymesh.account.v1 import (
+    add_AccountServiceServicer_to_server,
+    add_GeneralLedgerServiceServicer_to_server,
+)
 
 from common.events.outbox import Outbox
 from common.events.relay import Relay
@@ -20,7 +23,8 @@ from services.account.events import BusinessDateTeller
 from services.account.flows.advance_business_date import open_book
 from services.account.flows.expire_holds import BATCH_DEFAULT, expire_holds
 from services.account.flows.post_transfers import Ledger
-from services.account.server import AccountServicer, Parts
+from services.account.server.accounts import AccountServicer, Parts
+from services.account.server.general_ledger import GeneralLedgerParts, GeneralLedgerServicer
 from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
@@ -44,16 +48,19 @@ async def wire(kit: Kit) -> Service:
     first_day = settings.business_date_first or kit.clock.now().astimezone(zone).date()
     await ledger.prepare()
     await open_book(pool, days, BOOK_DEFAULT, first_day, "SERVICE:account")
-    servicer = AccountServicer(
+    servicer = AccountServicer(  # type: ignore[abstract]
         Parts(
             pool=pool,
             ledger=ledger,
             accounts=AccountStore(pool),
             days=days,
             reading=reading,
-            outbox=outbox,
-            teller=BusinessDateTeller(outbox, kit.clock),
             tokens=PageTokens(kit.settings.page_token_key.get_secret_value()),
+        )
+    )
+    general_ledger = GeneralLedgerServicer(  # type: ignore[abstract]
+        GeneralLedgerParts(
+            pool=pool, days=days, outbox=outbox, teller=BusinessDateTeller(outbox, kit.clock)
         )
     )
 
@@ -70,7 +77,10 @@ async def wire(kit: Kit) -> Service:
     relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")
     return Service(
         NAME,
-        register=[partial(add_AccountServiceServicer_to_server, servicer)],
+        register=[
+            partial(add_AccountServiceServicer_to_server, servicer),
+            partial(add_GeneralLedgerServiceServicer_to_server, general_ledger),
+        ],
         background=[
             Background("account relay", relay.run, flush=relay.flush),
             Background("account expiry of holds", expire),

@@ -19,7 +19,7 @@ from paymesh.account.v1 import (
     Balance,
     CheckBooksRequest,
     GetAccountsRequest,
-    GetTrialBalanceRequest,
+    SumAccountsRequest,
 )
 from paymesh.type.v1 import Fact
 from rich.console import Console
@@ -98,7 +98,7 @@ async def audit(operator: Operator) -> Findings:
 
 async def _check_books(operator: Operator, findings: Findings) -> None:
     stub = operator.stub(AccountServiceStub, "account")
-    balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
+    balance = await stub.SumAccounts(SumAccountsRequest())
     findings.difference_minor = dict(balance.difference_minor)
     for currency, difference in findings.difference_minor.items():
         if difference:

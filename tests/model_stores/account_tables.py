@@ -69,9 +69,10 @@ TABLES: Final[tuple[TableSpec, ...]] = (
         "book version debits_posted_minor credits_posted_minor debits_pending_minor"
         " credits_pending_minor credit_limit_minor court_frozen_minor created_at updated_at"
         " may_go_negative id tenant_id mode owner_id merchant_id kind currency_code normal_side"
-        " status",
+        " status is_buffered",
         "book id",
         defaults={
+            "is_buffered": False,
             "debits_posted_minor": 0,
             "credits_posted_minor": 0,
             "debits_pending_minor": 0,
@@ -95,7 +96,7 @@ TABLES: Final[tuple[TableSpec, ...]] = (
         f"book booked_at business_date {NEW_TRANSFER}",
         "book id",
         nullable="value_on redirected_to reason reason_metadata",
-        not_modelled="written_in",
+        not_modelled="written_in is_buffered",
         checks={
             "transfers_kind_check": lambda row: row["kind"] in _KINDS,
             "transfers_status_check": lambda row: row["status"] in ("BOOKED", "REFUSED"),
@@ -122,9 +123,18 @@ TABLES: Final[tuple[TableSpec, ...]] = (
     ),
     spec(
         "entries",
-        f"book business_date booked_at {NEW_ENTRY}",
+        f"book business_date booked_at appended_at {NEW_ENTRY}",
         "book account_id version transfer_id",
+        nullable="appended_at",
+        defaults={"appended_at": None},
         checks={"entries_amount_minor_check": lambda row: row["amount_minor"] > 0},
+    ),
+    spec(
+        "buffered_credits",
+        "book business_date amount_minor booked_at account_id transfer_id",
+        "book account_id transfer_id",
+        not_modelled="place",
+        checks={"buffered_credits_amount_minor_check": lambda row: row["amount_minor"] > 0},
     ),
     spec("business_dates", "book business_date advanced_at actor", "book"),
     spec(

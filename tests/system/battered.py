@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
-from paymesh.account.v1 import AccountServiceStub, GetTrialBalanceRequest
+from paymesh.account.v1 import AccountServiceStub, SumAccountsRequest
 from paymesh.sandbox.v1 import MOVEMENT_KIND_PAYMENT
 
 from services.cli.audit import audit
@@ -177,10 +177,10 @@ class Battered:
             for one in await list_movements(operator)
         )
         stub = operator.stub(AccountServiceStub, "account")
-        balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
+        balance = await stub.SumAccounts(SumAccountsRequest())
         ours = sum(
             line.debits_posted_minor - line.credits_posted_minor
-            for line in balance.lines
+            for line in balance.totals
             if line.kind == "channel_receivable"
         )
         return int(theirs - ours)

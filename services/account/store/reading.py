@@ -1,4 +1,4 @@
-"""Questions to the books: transfers, statements, the journal, trial balance, what does not fit."""
+"""Questions to the books: transfers, statements, the journal, sums, what does not fit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StatementLine:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialBalanceLine:
+class AccountTotal:
     """All accounts of one kind and currency, summed, in minor units."""
 
     currency_code: str
@@ -111,12 +111,12 @@ class ReadingStore:
             rows = await connection.fetch(QUERIES["list_due_holds"], book, limit)
         return [hold_from(row) for row in rows]
 
-    async def sum_accounts(self, tenant_id: str, mode: str) -> list[TrialBalanceLine]:
-        """Read the trial balance of one world, in one snapshot."""
+    async def sum_accounts(self, tenant_id: str, mode: str) -> list[AccountTotal]:
+        """Sum the accounts of one world by kind and currency, in one snapshot."""
         async with self._pool.acquire() as connection:
             rows = await connection.fetch(QUERIES["sum_accounts"], tenant_id, mode)
         # Sums of bigint columns are numeric in SQL.
-        return [TrialBalanceLine(*tuple(row)[:3], *map(int, tuple(row)[3:])) for row in rows]
+        return [AccountTotal(*tuple(row)[:3], *map(int, tuple(row)[3:])) for row in rows]
 
     async def check(self, findings_max: int = 100) -> BooksReport:
         """Compare accounts, entries, holds and transfers of all books, in one snapshot."""

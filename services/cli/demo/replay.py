@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Final
 
 import aiohttp
-from paymesh.account.v1 import AccountServiceStub, AdvanceBusinessDateRequest
+from paymesh.account.v1 import CutDayRequest, GeneralLedgerServiceStub
 from paymesh.edge import RequestSigner
 from rich.console import Console
 
@@ -206,12 +206,12 @@ class Replay:
     def _open_shop(
         self, rest: RestClient, webhooks: WebhookReceiver, payer: aiohttp.ClientSession
     ) -> Shop:
-        accounts = self._operator.stub(AccountServiceStub, "account")
+        books = self._operator.stub(GeneralLedgerServiceStub, "account")
         url = f"{self._deployment.sandbox_url}/payer/alipay/pay"
 
         async def advance(day: date) -> None:
-            request = AdvanceBusinessDateRequest(business_date=str(day))
-            await persist(lambda: accounts.AdvanceBusinessDate(request, timeout=5.0))
+            request = CutDayRequest(next_business_date=str(day), without_waiting=True)
+            await persist(lambda: books.CutDay(request, timeout=5.0))
 
         async def scan(content: str) -> bool:
             body = {"qr_code": content, "outcome": "pay"}

@@ -13,8 +13,8 @@ from paymesh.account import account_id_for
 from paymesh.account.v1 import (
     AccountServiceStub,
     GetAccountsRequest,
-    GetTrialBalanceRequest,
-    GetTrialBalanceResponse,
+    SumAccountsRequest,
+    SumAccountsResponse,
 )
 from paymesh.sandbox.v1 import MOVEMENT_KIND_PAYMENT
 from paymesh.type.v1 import Fact
@@ -52,7 +52,7 @@ class Report:
     """The demo's result; `figures` is what `build/demo-report.json` holds."""
 
     figures: dict[str, Any]
-    balance: GetTrialBalanceResponse
+    balance: SumAccountsResponse
     unfinished: Mapping[str, list[Fact]]
     problems: list[str] = field(default_factory=list)
     """Why the demo fails; empty when it passes."""
@@ -85,7 +85,7 @@ async def make_report(
     fees = sum(int(values["fee_minor"]) for values in won)
     fees -= sum(int(values["fee_returned_minor"]) for values in given)
     stub = operator.stub(AccountServiceStub, "account")
-    balance = await stub.GetTrialBalance(GetTrialBalanceRequest())
+    balance = await stub.SumAccounts(SumAccountsRequest())
     unfinished = await list_unfinished(operator)
     owed = webhooks_owed(
         orders,
@@ -155,7 +155,7 @@ async def _merchant_balance(operator: Operator, merchant_id: str) -> int:
     )
 
 
-async def _sandbox_difference(operator: Operator, balance: GetTrialBalanceResponse) -> int:
+async def _sandbox_difference(operator: Operator, balance: SumAccountsResponse) -> int:
     """Return what the outside parties' own ledger says they took and kept, less what ours says."""
     theirs = 0
     for movement in await list_movements(operator):
@@ -163,7 +163,7 @@ async def _sandbox_difference(operator: Operator, balance: GetTrialBalanceRespon
         theirs += sign * movement.money.amount_minor
     ours = sum(
         line.debits_posted_minor - line.credits_posted_minor
-        for line in balance.lines
+        for line in balance.totals
         if line.kind == "channel_receivable"
     )
     return theirs - ours
@@ -243,7 +243,7 @@ def print_report(report: Report, webhooks: Counter[str], console: Console) -> No
     )
     for column in money.columns[1:]:
         column.justify = "right"
-    for line in report.balance.lines:
+    for line in report.balance.totals:
         money.add_row(
             line.kind,
             f"{line.accounts:,}",

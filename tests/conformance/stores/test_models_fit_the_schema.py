@@ -41,8 +41,31 @@ JOIN pg_attribute ON attrelid = indrelid AND attnum = key.number
 WHERE indisunique AND NOT indisprimary AND relnamespace = $1::regnamespace
 GROUP BY indexrelid, indrelid, indpred
 """
-# Kept by `migrate` and by leases, which no store reads.
-_OUTSIDE = frozenset({"leases", "schema_migrations"})
+# Kept by `migrate` and by leases, which no store reads; and the inner books, which follow the
+# journal in the background and decide nothing of the flows that are simulated.
+_OUTSIDE = frozenset(
+    {
+        "leases",
+        "schema_migrations",
+        "accounting_rule_lines",
+        "accounting_rules",
+        "archived_voucher_lines",
+        "archived_vouchers",
+        "business_day_changes",
+        "business_days",
+        "period_balances",
+        "periods",
+        "proofs",
+        "subject_balances",
+        "subject_kinds",
+        "subjects",
+        "voucher_cursors",
+        "voucher_lines",
+        "voucher_numbers",
+        "voucher_reversals",
+        "vouchers",
+    }
+)
 
 
 @pytest.mark.parametrize("schema", sorted(SCHEMAS))
@@ -85,8 +108,12 @@ async def test_tables_have_the_columns_keys_and_constraints_of_the_migrations(
         if row["table_name"] not in _OUTSIDE
     }
     assert {(table.name, name) for table in tables for name in table.checks} == {
-        (row["table_name"], row["name"]) for row in checks
+        (row["table_name"], row["name"]) for row in checks if row["table_name"] not in _OUTSIDE
     }
     assert {
         (table.name, one.columns, one.when is not None) for table in tables for one in table.unique
-    } == {(row["table_name"], tuple(row["columns"]), row["is_partial"]) for row in unique}
+    } == {
+        (row["table_name"], tuple(row["columns"]), row["is_partial"])
+        for row in unique
+        if row["table_name"] not in _OUTSIDE
+    }

@@ -9,7 +9,15 @@ from tests.scenarios.account.language import Player, Scenario, load_scenarios
 from tests.scenarios.account.memory import MemoryBooks
 
 # Reasons of the ledger that are answers to other calls than transfers; tested with those.
-_OF_OTHER_CALLS = {"ACCOUNT_DIFFERS", "BUSINESS_DATE_NOT_LATER"}
+_OF_OTHER_CALLS = {
+    "ACCOUNT_DIFFERS",
+    "BUSINESS_DATE_NOT_LATER",
+    "PERIOD_NOT_CLOSABLE",
+    "SUBJECT_CONTROLLED",
+    "SUBJECT_UNKNOWN",
+    "VOUCHER_REVERSED",
+    "VOUCHER_UNBALANCED",
+}
 # Reasons that the ledger shares with everybody else.
 _GENERAL = {
     "FIELD_INVALID",

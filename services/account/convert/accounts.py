@@ -1,4 +1,4 @@
-"""Domain ↔ contract of the ledger."""
+"""Domain ↔ contract of the outer books."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from paymesh.account.v1 import (
 )
 from paymesh.account.v1 import (
     AccountStatus as AccountStatusMessage,
+)
+from paymesh.account.v1 import (
+    AccountTotal as AccountTotalMessage,
 )
 from paymesh.account.v1 import (
     Balance,
@@ -35,9 +38,6 @@ from paymesh.account.v1 import (
 from paymesh.account.v1 import (
     TransferStatus as TransferStatusMessage,
 )
-from paymesh.account.v1 import (
-    TrialBalanceLine as TrialBalanceLineMessage,
-)
 from paymesh.type.v1 import Money as MoneyMessage
 
 from common.context import CallContext
@@ -48,7 +48,7 @@ from services.account.domain.transfers import (
     TransferKind,
     TransferResult,
 )
-from services.account.store.reading import StatementLine, TrialBalanceLine
+from services.account.store.reading import AccountTotal, StatementLine
 
 
 def spec_from_proto(message: AccountSpecMessage, call: CallContext) -> AccountSpec:
@@ -181,9 +181,9 @@ def entry_to_proto(line: StatementLine, normal_side: str) -> EntryMessage:
     )
 
 
-def trial_balance_line_to_proto(line: TrialBalanceLine) -> TrialBalanceLineMessage:
-    """Return one line of the trial balance."""
-    return TrialBalanceLineMessage(
+def account_total_to_proto(line: AccountTotal) -> AccountTotalMessage:
+    """Return what one kind of account holds."""
+    return AccountTotalMessage(
         kind=line.kind,
         currency_code=line.currency_code,
         accounts=line.accounts,

@@ -1,18 +1,15 @@
-"""The servicer of the ledger: converts, calls a flow, converts back."""
+"""The servicer of the outer books: converts, calls a flow, converts back."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, Final
 
 import grpc.aio
 from paymesh.account.v1 import (
     AccountServiceServicer,
-    AdvanceBusinessDateRequest,
-    AdvanceBusinessDateResponse,
     CheckBooksRequest,
     CheckBooksResponse,
     CreateTransfersRequest,
@@ -25,8 +22,6 @@ from paymesh.account.v1 import (
     GetOwnerBalancesResponse,
     GetTransfersRequest,
     GetTransfersResponse,
-    GetTrialBalanceRequest,
-    GetTrialBalanceResponse,
     ListEntriesRequest,
     ListEntriesResponse,
     ListFactsRequest,
@@ -37,29 +32,28 @@ from paymesh.account.v1 import (
     OpenAccountsResponse,
     SetAccountStatusRequest,
     SetAccountStatusResponse,
+    SumAccountsRequest,
+    SumAccountsResponse,
 )
 from paymesh.account.v1 import AccountStatus as AccountStatusMessage
 
 from common.context import ActorType, current
 from common.db.pool import Pool
-from common.errors import FieldInvalidError, IdMalformedError, NotFoundError
-from common.events.outbox import Outbox
+from common.errors import IdMalformedError, NotFoundError
 from common.ids import BOOK_DEFAULT, book_of, is_id
 from common.paging import PageTokens
-from services.account.convert import (
+from services.account.convert.accounts import (
     account_to_proto,
+    account_total_to_proto,
     entry_to_proto,
     owner_balance_to_proto,
     result_to_proto,
     spec_from_proto,
     transfer_from_proto,
     transfer_to_proto,
-    trial_balance_line_to_proto,
 )
 from services.account.domain.accounts import AccountStatus
 from services.account.errors import AccountNotFoundError
-from services.account.events import BusinessDateTeller
-from services.account.flows.advance_business_date import advance_business_date
 from services.account.flows.change_account import ChangeRequest, set_account_status
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
@@ -80,8 +74,6 @@ class Parts:
     accounts: AccountStore
     days: DayStore
     reading: ReadingStore
-    outbox: Outbox
-    teller: BusinessDateTeller
     tokens: PageTokens
 
 
@@ -198,41 +190,18 @@ class AccountServicer(AccountServiceServicer):
             raise NotFoundError(resource="business date")
         return GetBusinessDateResponse(business_date=business_date.isoformat())
 
-    async def AdvanceBusinessDate(  # noqa: N802 - named by the contract
-        self, request: AdvanceBusinessDateRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AdvanceBusinessDateResponse:
-        """Move the business date forward."""
-        parts, call = self._parts, current()
-        try:
-            wanted = date.fromisoformat(request.business_date)
-        except ValueError as error:
-            raise FieldInvalidError(field="business_date", rule="must be a date") from error
-
-        _, now = await advance_business_date(
-            parts.pool,
-            parts.days,
-            BOOK_DEFAULT,
-            wanted,
-            call.principal.actor,
-            lambda connection, before, after: parts.teller.tell(
-                connection, BOOK_DEFAULT, before, after, call
-            ),
-        )
-        parts.outbox.notify()
-        return AdvanceBusinessDateResponse(business_date=now.isoformat())
-
-    async def GetTrialBalance(  # noqa: N802 - named by the contract
-        self, request: GetTrialBalanceRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> GetTrialBalanceResponse:
+    async def SumAccounts(  # noqa: N802 - named by the contract
+        self, request: SumAccountsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> SumAccountsResponse:
         """Sum all accounts by kind and currency."""
         principal = current().principal
-        lines = await self._parts.reading.sum_accounts(principal.tenant_id, str(principal.mode))
+        totals = await self._parts.reading.sum_accounts(principal.tenant_id, str(principal.mode))
         difference: dict[str, int] = {}
-        for line in lines:
-            off = line.debits_posted_minor - line.credits_posted_minor
-            difference[line.currency_code] = difference.get(line.currency_code, 0) + off
-        return GetTrialBalanceResponse(
-            lines=[trial_balance_line_to_proto(line) for line in lines],
+        for total in totals:
+            off = total.debits_posted_minor - total.credits_posted_minor
+            difference[total.currency_code] = difference.get(total.currency_code, 0) + off
+        return SumAccountsResponse(
+            totals=[account_total_to_proto(total) for total in totals],
             difference_minor=difference,
         )
 

@@ -1,0 +1,1 @@
+"""Domain ↔ contracts of the ledger, one file for each servicer."""
