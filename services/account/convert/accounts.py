@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from paymesh.account.v1 import (
@@ -49,6 +51,10 @@ from services.account.domain.transfers import (
     TransferResult,
 )
 from services.account.store.reading import AccountTotal, StatementLine
+
+
+_KINDS: Final = {TransferKindMessage.Value(f"TRANSFER_KIND_{kind}"): kind for kind in TransferKind}
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 def spec_from_proto(message: AccountSpecMessage, call: CallContext) -> AccountSpec:
@@ -105,7 +111,7 @@ def transfer_from_proto(message: TransferSpec, call: CallContext) -> Transfer:
     """Return an order to the ledger, in the caller's name and story."""
     return Transfer(
         id=message.id,
-        kind=TransferKind(TransferKindMessage.Name(message.kind).removeprefix("TRANSFER_KIND_")),
+        kind=_KINDS.get(message.kind, TransferKind.UNSPECIFIED),
         debit_account_id=message.debit_account_id,
         credit_account_id=message.credit_account_id,
         currency_code=message.currency_code,
@@ -116,7 +122,7 @@ def transfer_from_proto(message: TransferSpec, call: CallContext) -> Transfer:
         linked=message.linked,
         movement=message.movement,
         reference_id=message.reference_id,
-        value_on=date.fromisoformat(message.value_on) if message.value_on else None,
+        value_on=_value_date(message.value_on) if message.value_on else None,
         biz_trace_id=call.biz_trace_id,
         tenant_id=call.principal.tenant_id,
         mode=str(call.principal.mode),
@@ -193,6 +199,14 @@ def account_total_to_proto(line: AccountTotal) -> AccountTotalMessage:
         credits_pending_minor=line.credits_pending_minor,
         normal_side=NormalSide.Value(f"NORMAL_SIDE_{line.normal_side}"),
     )
+
+
+def _value_date(text: str) -> date:
+    """Return the date; for a text that is none the first of all, which the domain refuses."""
+    try:
+        return date.fromisoformat(text) if _DATE.fullmatch(text) else date.min
+    except ValueError:
+        return date.min
 
 
 def _timestamp(at: datetime) -> Timestamp:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from common.ids import ID_AHEAD_MAX, book_of, encode_time, is_id
@@ -23,6 +23,9 @@ _FIRST_STEPS: Final = frozenset({TransferKind.SINGLE, TransferKind.PENDING})
 _LATER_STEPS: Final = frozenset({TransferKind.POST, TransferKind.VOID})
 _MOVEMENT: Final = re.compile(r"^[a-z]+(\.[a-z_]+)+$")
 _TEXT_MAX: Final = 64
+_CODE_MAX: Final = 14
+# No money of this ledger is older; also stands for texts that are no date.
+_VALUE_ON_FIRST: Final = date(2000, 1, 1)
 
 
 class RequestRules:
@@ -44,7 +47,7 @@ class RequestRules:
             elif transfer.kind in _LATER_STEPS:
                 problem = _check_later_step(transfer)
             else:
-                problem = _broken("kind", "is made by the ledger itself")
+                problem = _broken("kind", "must be SINGLE, PENDING, POST or VOID")
         return problem or self._check_common(transfer)
 
     def check_chain(self, chain: Chain) -> tuple[Transfer, Refusal] | None:
@@ -74,15 +77,23 @@ class RequestRules:
                 return Refusal("ID_MALFORMED", {"field": field})
             if text[14:16] != transfer.id[14:16]:
                 return Refusal("BOOK_MISMATCH", {"field": field})
+        if transfer.pending_id[4:14] > self._latest:
+            # Nobody can have made it, and a void of it would need a month of its own.
+            return Refusal("ID_OUT_OF_WINDOW", {"id": transfer.pending_id, "field": "pending_id"})
         return None
 
     def _check_common(self, transfer: Transfer) -> Refusal | None:
         if transfer.currency_code and not is_currency(transfer.currency_code):
-            return Refusal("CURRENCY_UNKNOWN", {"currency_code": transfer.currency_code})
+            code = transfer.currency_code[:_CODE_MAX]
+            return Refusal("CURRENCY_UNKNOWN", {"currency_code": code})
         if not _MOVEMENT.fullmatch(transfer.movement) or len(transfer.movement) > _TEXT_MAX:
             return _broken("movement", "must be a dotted name of a movement")
         if not 0 < len(transfer.reference_id) <= _TEXT_MAX:
             return _broken("reference_id", "must have 1 to 64 characters")
+        if not transfer.reference_id.isprintable():
+            return _broken("reference_id", "must have printable characters only")
+        if transfer.value_on is not None and transfer.value_on < _VALUE_ON_FIRST:
+            return _broken("value_on", f"must be a date, YYYY-MM-DD, not before {_VALUE_ON_FIRST}")
         if transfer.forced and not self._may_force:
             return _broken("forced", "is not granted to this caller")
         return None

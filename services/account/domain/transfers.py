@@ -15,6 +15,8 @@ from datetime import date, datetime
 class TransferKind(enum.StrEnum):
     """What a transfer does."""
 
+    UNSPECIFIED = "UNSPECIFIED"
+    """None that the ledger knows: such a transfer is invalid."""
     SINGLE = "SINGLE"
     PENDING = "PENDING"
     POST = "POST"

@@ -268,7 +268,9 @@ class _BookPoster:
 
     async def _make_months(self, chains: Sequence[Chain]) -> None:
         ids = [t.id for chain in chains for t in chain]
-        ids += [t.pending_id for chain in chains for t in chain if t.pending_id]
+        # What was held before the window lies in a month that is there, or nowhere.
+        first = f"tfr_{encode_time(self._clock.now() - self._window)}"
+        ids += [t.pending_id for chain in chains for t in chain if t.pending_id >= first]
         missing = self._partitions.missing(ids)
         if missing:
             await self._partitions.make(missing)
