@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 
+import grpc
 import grpc.aio
 import pytest
 from paymesh.mesh import errors as wire
@@ -29,6 +30,7 @@ from tests.conformance.mesh.test_mesh_stream import Spawn, spawn_peer
 __all__ = ["spawn_peer"]
 
 SHOP = caller_metadata("shop")
+READY = grpc.ChannelConnectivity.READY
 
 
 async def fail(call: grpc.aio.UnaryUnaryCall[EchoRequest, EchoResponse]) -> wire.Failure:
@@ -131,11 +133,14 @@ async def test_call_made_while_its_peer_restarts_goes_through(spawn_peer: Spawn)
     process = await spawn_peer(port, "open")
     settings = mesh_settings(connect_patience_seconds=0.1, retries_max=20, retry_pause_seconds=1.5)
     near = make_host("near", port, "stream", settings)
-    echo = method_on(near.channel("shop", "probe"), "Echo")
+    channel = near.channel("shop", "probe")
+    echo = method_on(channel, "Echo")
     try:
         await within(echo(EchoRequest(), timeout=20))
         process.kill()
         await process.wait()
+        # Until the stream is known to be gone a call may still be written to it, and is in doubt.
+        await eventually(lambda: channel.get_state() is not READY, "the stream is gone")
         call = asyncio.ensure_future(echo(EchoRequest(), timeout=60))
         await spawn_peer(port, "open")
         await within(call, 60)
