@@ -19,15 +19,16 @@ from typing import ClassVar, Final
 from urllib.parse import parse_qsl, urlencode
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import SecretStr
 
 from common.clock import Clock
 from common.money import Money, format_decimal, parse_decimal
 from services.channel.adapters import Adapter, AdapterConfig
 from services.channel.declines import PAYER_CANCELLED, decline_of
+from services.channel.keys import read_private_key, read_public_key
 from services.channel.results import (
     Acknowledgement,
     Callback,
@@ -90,30 +91,6 @@ class AlipayConfig(AdapterConfig):
     """Our RSA key: PEM, or the bare base64 that Alipay's key tool writes."""
     alipay_public_key: str
     """Alipay's RSA key for this application, in the same forms."""
-
-
-def _der(text: str) -> bytes:
-    return base64.b64decode("".join(text.split()), validate=True)
-
-
-def _private_key(text: str) -> RSAPrivateKey:
-    if "-----BEGIN" in text:
-        key = serialization.load_pem_private_key(text.encode(), password=None)
-    else:
-        key = serialization.load_der_private_key(_der(text), password=None)
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError("not an RSA key")
-    return key
-
-
-def _public_key(text: str) -> RSAPublicKey:
-    if "-----BEGIN" in text:
-        key = serialization.load_pem_public_key(text.encode())
-    else:
-        key = serialization.load_der_public_key(_der(text))
-    if not isinstance(key, RSAPublicKey):
-        raise ValueError("not an RSA key")
-    return key
 
 
 def signing_text(parameters: Mapping[str, str], *, without: frozenset[str]) -> bytes:
@@ -218,8 +195,8 @@ class AlipayAdapter(Adapter):
         super().__init__(channel, config, transport, clock)
         assert isinstance(config, AlipayConfig)  # noqa: S101 - the registry pairs them
         self._config = config
-        self._private_key = _private_key(config.private_key.get_secret_value())
-        self._alipay_key = _public_key(config.alipay_public_key)
+        self._private_key = read_private_key(config.private_key.get_secret_value())
+        self._alipay_key = read_public_key(config.alipay_public_key)
 
     async def pay(self, request: PayRequest) -> ChannelResult:
         """Make a QR code; the payer has not paid when this returns."""

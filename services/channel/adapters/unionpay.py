@@ -25,9 +25,9 @@ from urllib.parse import parse_qsl, urlencode
 import iso4217
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
@@ -35,6 +35,7 @@ from common.clock import Clock
 from common.money import Money
 from services.channel.adapters import Adapter, AdapterConfig
 from services.channel.declines import decline_of
+from services.channel.keys import read_private_key
 from services.channel.results import (
     Acknowledgement,
     Callback,
@@ -174,12 +175,7 @@ class UnionpayAdapter(Adapter):
         super().__init__(channel, config, transport, clock)
         assert isinstance(config, UnionpayConfig)  # noqa: S101 - the registry pairs them
         self._config = config
-        key = serialization.load_pem_private_key(
-            config.private_key.get_secret_value().encode(), password=None
-        )
-        if not isinstance(key, RSAPrivateKey):
-            raise ValueError("not an RSA key")
-        self._private_key = key
+        self._private_key = read_private_key(config.private_key.get_secret_value())
         self._root = x509.load_pem_x509_certificate(config.root_certificate.encode())
         self._certificate_text = ""
         self._certificate: x509.Certificate | None = None

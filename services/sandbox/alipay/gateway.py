@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -67,6 +68,7 @@ class _Keys:
     alipay: RSAPrivateKey
 
 
+@cache  # a few in a process; reading a private key proves its primes, which takes long
 def _keys(merchant: AlipayMerchant) -> _Keys:
     public = serialization.load_pem_public_key(merchant.merchant_public_key.encode())
     private = serialization.load_pem_private_key(

@@ -10,12 +10,14 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Final
 from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from pydantic import SecretStr
 
 from common.clock import Clock
 from common.money import AMOUNT_MINOR_MAX
@@ -98,6 +100,14 @@ _SETTLED: Final = ("settleAmt", "settleCurrencyCode", "settleDate", "traceNo", "
 """What is not told of a transaction that has not succeeded."""
 
 
+@cache  # one in a process; reading a private key proves its primes, which takes long
+def _signing_key(pem: SecretStr) -> RSAPrivateKey:
+    key = serialization.load_pem_private_key(pem.get_secret_value().encode(), password=None)
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError("UnionPay uses RSA keys")
+    return key
+
+
 class UnionpayGateway:
     """The gateway of all merchant numbers that the sandbox knows."""
 
@@ -108,12 +118,7 @@ class UnionpayGateway:
         self._clock = clock
         self._processing_seconds = processing_seconds
         self._certificate = party.signing_certificate
-        key = serialization.load_pem_private_key(
-            party.signing_key.get_secret_value().encode(), password=None
-        )
-        if not isinstance(key, RSAPrivateKey):
-            raise ValueError("UnionPay uses RSA keys")
-        self._key = key
+        self._key = _signing_key(party.signing_key)
         self._merchants: dict[tuple[str, str], RSAPublicKey] = {}
         for merchant in party.merchants:
             certificate = x509.load_pem_x509_certificate(merchant.certificate.encode())

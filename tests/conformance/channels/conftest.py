@@ -16,7 +16,7 @@ from services.sandbox.serving import Sandbox
 CODES = ("alipay_a", "alipay_b", "unionpay_a", "unionpay_b")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def credentials(tmp_path_factory: pytest.TempPathFactory) -> SandboxCredentials:
     """Keys of both sides."""
     return make_sandbox_credentials(tmp_path_factory.mktemp("credentials"))

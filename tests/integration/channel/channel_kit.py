@@ -235,7 +235,7 @@ def forged(raw: RawCallback, **changes: str) -> RawCallback:
     return RawCallback(body=raw.body + b"&" + urlencode(changes).encode())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def credentials(tmp_path_factory: pytest.TempPathFactory) -> SandboxCredentials:
     """Keys of both sides."""
     return make_sandbox_credentials(tmp_path_factory.mktemp("credentials"))

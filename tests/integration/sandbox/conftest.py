@@ -15,7 +15,7 @@ from services.sandbox.credentials import SandboxCredentials, make_sandbox_creden
 from services.sandbox.serving import Sandbox
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def credentials(tmp_path_factory: pytest.TempPathFactory) -> SandboxCredentials:
     """Keys of both sides."""
     return make_sandbox_credentials(tmp_path_factory.mktemp("credentials"))
