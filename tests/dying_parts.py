@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,11 @@ class Fault:
     step: int = -1
     after: bool = False
     seen: int = 0
+
+    @property
+    def has_struck(self) -> bool:
+        """Say whether it came to that step."""
+        return 0 <= self.step < self.seen
 
     async def around(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do the work, or die."""
@@ -39,10 +45,12 @@ class Breaking:
         self._fault = fault
 
     def __getattr__(self, name: str) -> Any:
-        """Return a method of the part, behind the fault."""
-        method = getattr(self._inner, name)
+        """Return a coroutine function of the part behind the fault, all else as it is."""
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
 
         async def call(*arguments: Any, **named: Any) -> Any:
-            return await self._fault.around(lambda: method(*arguments, **named))
+            return await self._fault.around(lambda: found(*arguments, **named))
 
         return call

@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from channel_kit import PAYMENT, ChannelKit
+from dying_parts import Breaking, Crash, Fault
 from played_party import CODE, notice
 
 from common import context
@@ -38,54 +39,6 @@ STEPS_MAX = 20
 RIGHT = Money("USD", 1000)
 OTHER = Money("USD", 1001)
 LIFE = timedelta(seconds=121)
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-@dataclass
-class Fault:
-    """Dies at one step: the n-th call, before or after its effect."""
-
-    step: int
-    after: bool
-    seen: int = 0
-
-    @property
-    def has_struck(self) -> bool:
-        """Say whether it came to that step."""
-        return self.seen > self.step
-
-    async def around(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Do the work, or die."""
-        here = self.seen == self.step
-        self.seen += 1
-        if here and not self.after:
-            raise Crash
-        result = await work()
-        if here:
-            raise Crash
-        return result
-
-
-class Breaking:
-    """Any part whose public coroutines pass through a fault."""
-
-    def __init__(self, inner: Any, fault: Fault) -> None:
-        self._inner = inner
-        self._fault = fault
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a coroutine function of the part behind the fault, all else as it is."""
-        found = getattr(self._inner, name)
-        if not inspect.iscoroutinefunction(found):
-            return found
-
-        async def call(*arguments: Any, **named: Any) -> Any:
-            return await self._fault.around(lambda: found(*arguments, **named))
-
-        return call
 
 
 class BreakingCatalogue:
