@@ -44,10 +44,10 @@ FROM day LEFT JOIN locked l ON true;
 -- name: read_transfers
 -- What is kept under ids. The bounds let the server pass over months that hold none of them.
 SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
-       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
-       tenant_id, mode, merchant_id, actor,
+       keep_rest, timeout_seconds, linked, forced, balancing_debit, balancing_credit, movement,
+       reference_id, value_on, biz_trace_id, tenant_id, mode, merchant_id, actor,
        status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
-       debit_version, credit_version
+       debit_version, credit_version, is_buffered
 FROM transfers
 WHERE book = $1 AND id = ANY($2::text[]) AND id >= $3 AND id <= $4;
 
@@ -73,17 +73,18 @@ WITH kept AS (
     INSERT INTO transfers (
         book, booked_at, business_date,
         id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
-        keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
-        tenant_id, mode, merchant_id, actor,
-        status, reason, reason_metadata, booked_minor, redirected_to, debit_version, credit_version
+        keep_rest, timeout_seconds, linked, forced, balancing_debit, balancing_credit, movement,
+        reference_id, value_on, biz_trace_id, tenant_id, mode, merchant_id, actor,
+        status, reason, reason_metadata, booked_minor, redirected_to, debit_version,
+        credit_version, is_buffered
     )
     SELECT $1, $2, $3, t.*
     FROM unnest(
         $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[],
-        $11::boolean[], $12::integer[], $13::boolean[], $14::boolean[], $15::text[], $16::text[],
-        $17::date[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[],
-        $23::text[], $24::text[], $25::jsonb[], $26::bigint[], $27::text[], $28::bigint[],
-        $29::bigint[]
+        $11::boolean[], $12::integer[], $13::boolean[], $14::boolean[], $15::boolean[],
+        $16::boolean[], $17::text[], $18::text[], $19::date[], $20::text[], $21::text[],
+        $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::jsonb[],
+        $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::boolean[]
     ) AS t
     ON CONFLICT DO NOTHING
     RETURNING 1
@@ -95,8 +96,8 @@ WITH kept AS (
     )
     SELECT $1, $2, $3, e.*
     FROM unnest(
-        $30::text[], $31::bigint[], $32::text[], $33::boolean[], $34::bigint[], $35::bigint[],
-        $36::bigint[]
+        $33::text[], $34::bigint[], $35::text[], $36::boolean[], $37::bigint[], $38::bigint[],
+        $39::bigint[]
     ) AS e
 ), folded AS (
     UPDATE accounts a
@@ -104,7 +105,7 @@ WITH kept AS (
         debits_pending_minor = f.debits_pending, credits_pending_minor = f.credits_pending,
         version = f.version, updated_at = $2
     FROM unnest(
-        $37::text[], $38::bigint[], $39::bigint[], $40::bigint[], $41::bigint[], $42::bigint[]
+        $40::text[], $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
     ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
     WHERE a.book = $1 AND a.id = f.id
 )
@@ -235,10 +236,10 @@ ORDER BY e.version;
 -- name: list_transfers_by_id
 -- The journal in the order of ids after one, for facts.
 SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,
-       keep_rest, timeout_seconds, linked, forced, movement, reference_id, value_on, biz_trace_id,
-       tenant_id, mode, merchant_id, actor,
+       keep_rest, timeout_seconds, linked, forced, balancing_debit, balancing_credit, movement,
+       reference_id, value_on, biz_trace_id, tenant_id, mode, merchant_id, actor,
        status, reason, reason_metadata, booked_minor, business_date, booked_at, redirected_to,
-       debit_version, credit_version
+       debit_version, credit_version, is_buffered
 FROM transfers
 WHERE book = $1 AND id > $2
 ORDER BY id
@@ -249,20 +250,53 @@ LIMIT $3;
 SELECT business_date FROM business_dates WHERE book = $1;
 
 -- name: insert_business_date
--- The first business date of a book.
-INSERT INTO business_dates (book, business_date, advanced_at, actor)
-VALUES ($1, $2, clock_timestamp(), $3)
-ON CONFLICT DO NOTHING;
+-- The first business date of a book, and the day that it opens.
+WITH begun AS (
+    INSERT INTO business_dates (book, business_date, advanced_at, actor)
+    VALUES ($1, $2, clock_timestamp(), $3)
+    ON CONFLICT DO NOTHING
+    RETURNING book, business_date, advanced_at, actor
+), opened AS (
+    INSERT INTO business_days (book, business_date, opened_at, state)
+    SELECT book, business_date, advanced_at, 'OPEN' FROM begun
+)
+INSERT INTO business_day_changes (
+    book, business_date, changed_at, from_state, to_state, actor, cause
+)
+SELECT book, business_date, advanced_at, '', 'OPEN', actor, 'the book was opened' FROM begun;
 
 -- name: lock_business_date
 -- The business date of a book, so that no posting is under way until it has moved.
 SELECT business_date FROM business_dates WHERE book = $1 FOR UPDATE;
 
 -- name: update_business_date
--- The business date moves forward.
-UPDATE business_dates
-SET business_date = $2, advanced_at = clock_timestamp(), actor = $3
-WHERE book = $1;
+-- The business date of a locked book moves forward: one day is cut, the next is open. No posting
+-- is under way, so every transfer of the day was written in a transaction that has ended, and
+-- transactions that have ended are below `pg_snapshot_xmax` of a snapshot taken now.
+WITH moved AS (
+    UPDATE business_dates
+    SET business_date = $2, advanced_at = clock_timestamp(), actor = $3
+    WHERE book = $1
+    RETURNING book, business_date, advanced_at, actor
+), cut AS (
+    UPDATE business_days d
+    SET state = 'CUTTING', cut_at = m.advanced_at,
+        watermark = pg_snapshot_xmax(pg_current_snapshot())
+    FROM moved m
+    WHERE d.book = m.book AND d.state = 'OPEN'
+    RETURNING d.book, d.business_date
+), opened AS (
+    INSERT INTO business_days (book, business_date, opened_at, begun_in, state)
+    SELECT book, business_date, advanced_at, pg_snapshot_xmin(pg_current_snapshot()), 'OPEN'
+    FROM moved
+)
+INSERT INTO business_day_changes (
+    book, business_date, changed_at, from_state, to_state, actor, cause
+)
+SELECT c.book, c.business_date, m.advanced_at, 'OPEN', 'CUTTING', m.actor, 'the day was cut'
+FROM cut c CROSS JOIN moved m
+UNION ALL
+SELECT book, business_date, advanced_at, '', 'OPEN', actor, 'the day before was cut' FROM moved;
 
 -- name: insert_business_date_change
 -- History of the business date.

@@ -24,15 +24,15 @@ HOLD: Final = Shape(
 )
 NEW_TRANSFER: Final = (
     "id kind debit_account_id credit_account_id currency_code amount_minor pending_id keep_rest"
-    " timeout_seconds linked forced movement reference_id value_on biz_trace_id tenant_id mode"
-    " merchant_id actor status reason reason_metadata booked_minor redirected_to debit_version"
-    " credit_version"
+    " timeout_seconds linked forced balancing_debit balancing_credit movement reference_id value_on"
+    " biz_trace_id tenant_id mode merchant_id actor status reason reason_metadata booked_minor"
+    " redirected_to debit_version credit_version is_buffered"
 )
 TRANSFER: Final = Shape(
     "id kind debit_account_id credit_account_id currency_code amount_minor pending_id keep_rest"
-    " timeout_seconds linked forced movement reference_id value_on biz_trace_id tenant_id mode"
-    " merchant_id actor status reason reason_metadata booked_minor business_date booked_at"
-    " redirected_to debit_version credit_version"
+    " timeout_seconds linked forced balancing_debit balancing_credit movement reference_id value_on"
+    " biz_trace_id tenant_id mode merchant_id actor status reason reason_metadata booked_minor"
+    " business_date booked_at redirected_to debit_version credit_version is_buffered"
 )
 NEW_ENTRY: Final = (
     "account_id version transfer_id is_debit amount_minor debits_posted_minor credits_posted_minor"
@@ -96,7 +96,7 @@ TABLES: Final[tuple[TableSpec, ...]] = (
         f"book booked_at business_date {NEW_TRANSFER}",
         "book id",
         nullable="value_on redirected_to reason reason_metadata",
-        not_modelled="written_in is_buffered",
+        not_modelled="written_in",
         checks={
             "transfers_kind_check": lambda row: row["kind"] in _KINDS,
             "transfers_status_check": lambda row: row["status"] in ("BOOKED", "REFUSED"),

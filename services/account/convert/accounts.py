@@ -26,9 +26,6 @@ from paymesh.account.v1 import (
     TransferSpec,
 )
 from paymesh.account.v1 import (
-    Entry as EntryMessage,
-)
-from paymesh.account.v1 import (
     Transfer as TransferMessage,
 )
 from paymesh.account.v1 import (
@@ -43,15 +40,14 @@ from paymesh.account.v1 import (
 from paymesh.type.v1 import Money as MoneyMessage
 
 from common.context import CallContext
-from services.account.domain.accounts import Account, AccountSpec, Side
+from services.account.domain.accounts import Account, AccountSpec
 from services.account.domain.transfers import (
     StoredTransfer,
     Transfer,
     TransferKind,
     TransferResult,
 )
-from services.account.store.reading import AccountTotal, StatementLine
-
+from services.account.store.reading import AccountTotal
 
 _KINDS: Final = {TransferKindMessage.Value(f"TRANSFER_KIND_{kind}"): kind for kind in TransferKind}
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
@@ -123,6 +119,9 @@ def transfer_from_proto(message: TransferSpec, call: CallContext) -> Transfer:
         movement=message.movement,
         reference_id=message.reference_id,
         value_on=_value_date(message.value_on) if message.value_on else None,
+        forced=message.forced,
+        balancing_debit=message.balancing_debit,
+        balancing_credit=message.balancing_credit,
         biz_trace_id=call.biz_trace_id,
         tenant_id=call.principal.tenant_id,
         mode=str(call.principal.mode),
@@ -142,6 +141,9 @@ def result_to_proto(result: TransferResult) -> TransferResultMessage:
         replayed=result.replayed,
         business_date=result.business_date.isoformat() if result.business_date else "",
         booked_at=_timestamp(result.booked_at) if result.booked_at else None,
+        booked_minor=result.booked_minor,
+        redirected_to=result.redirected_to,
+        is_buffered=result.is_buffered,
     )
 
 
@@ -163,27 +165,13 @@ def transfer_to_proto(stored: StoredTransfer) -> TransferMessage:
             movement=transfer.movement,
             reference_id=transfer.reference_id,
             value_on=transfer.value_on.isoformat() if transfer.value_on else "",
+            forced=transfer.forced,
+            balancing_debit=transfer.balancing_debit,
+            balancing_credit=transfer.balancing_credit,
         ),
         result=result_to_proto(stored.answer(replayed=False)),
         biz_trace_id=transfer.biz_trace_id,
         booked_minor=stored.booked_minor,
-    )
-
-
-def entry_to_proto(line: StatementLine, normal_side: str) -> EntryMessage:
-    """Return one line of a statement, with the balance on the account's normal side."""
-    difference = line.credits_posted_minor - line.debits_posted_minor
-    return EntryMessage(
-        transfer_id=line.transfer_id,
-        account_id=line.account_id,
-        account_version=line.version,
-        debit_minor=line.amount_minor if line.is_debit else 0,
-        credit_minor=0 if line.is_debit else line.amount_minor,
-        balance_minor=difference if normal_side == Side.CREDIT else -difference,
-        movement=line.movement,
-        reference_id=line.reference_id,
-        business_date=line.business_date.isoformat(),
-        booked_at=_timestamp(line.booked_at),
     )
 
 

@@ -99,18 +99,26 @@ class Fold:
     def lacks(self, amount_minor: int, *, is_debit: bool) -> bool:
         """Whether moving the amount out would break the account's limit."""
         account = self.account
-        if account.may_go_negative:
+        if account.may_go_negative or (account.normal_side == Side.CREDIT) != is_debit:
             return False
+        spendable = self.carried() + account.credit_limit_minor
+        return spendable < amount_minor
+
+    def most_debited(self, amount_minor: int) -> int:
+        """The most that a balancing debit takes: all that the limit leaves; may be below 1."""
+        account = self.account
+        if account.may_go_negative or account.normal_side != Side.CREDIT:
+            return amount_minor
+        return min(amount_minor, self.carried() + account.credit_limit_minor)
+
+    def carried(self) -> int:
+        """What is on the account and held back by nothing; below zero when in debt."""
+        account = self.account
         if account.normal_side == Side.CREDIT:
-            if not is_debit:
-                return False
             available = self.credits_posted - self.debits_posted - self.debits_pending
         else:
-            if is_debit:
-                return False
             available = self.debits_posted - self.credits_posted - self.credits_pending
-        spendable = available + account.credit_limit_minor - account.court_frozen_minor
-        return spendable < amount_minor
+        return available - account.court_frozen_minor
 
     def breaks_court_freeze(self, amount_minor: int, *, is_debit: bool) -> bool:
         """Whether posting an older hold would touch what a court has frozen."""

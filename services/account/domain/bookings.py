@@ -15,6 +15,7 @@ from services.account.domain.accounts import (
     SUM_MINOR_MAX,
     Account,
     AccountStatus,
+    Side,
     platform_account_id,
 )
 from services.account.domain.batches import Decision, Fold, Snapshot
@@ -130,14 +131,14 @@ class Bookings:
         redirected_to = None
         if debit.account.status != AccountStatus.NORMAL:
             self._check_takes(debit, Operation.DEBIT)
+        amount = _amount_of(transfer, debit, credit)
         if credit.account.status != AccountStatus.NORMAL:
             is_refund = transfer.movement.startswith(REFUND_PREFIXES)
             operation = Operation.REFUND_CREDIT if is_refund else Operation.CREDIT
-            target = self._credit_target(transfer, debit, credit, operation)
+            target = self._credit_target(amount, debit, credit, operation)
             redirected_to = None if target is credit else target.account.id
             credit = target
-        self._check_amount(transfer, debit, credit)
-        amount = transfer.amount_minor
+        self._check_amount(amount, debit, credit, forced=transfer.forced)
         self._save(debit, credit)
         debit.debits_posted += amount
         credit.credits_posted += amount
@@ -151,8 +152,8 @@ class Bookings:
             self._check_takes(debit, Operation.DEBIT)
         if credit.account.status != AccountStatus.NORMAL:
             self._check_takes(credit, Operation.PENDING_CREDIT)
-        self._check_amount(transfer, debit, credit)
-        amount = transfer.amount_minor
+        amount = _amount_of(transfer, debit, credit)
+        self._check_amount(amount, debit, credit, forced=transfer.forced)
         self._save(debit, credit)
         debit.debits_pending += amount
         credit.credits_pending += amount
@@ -184,7 +185,7 @@ class Bookings:
         for fold, is_debit in ((debit, True), (credit, False)):
             if fold.breaks_court_freeze(amount, is_debit=is_debit):
                 _refuse("ACCOUNT_DEBIT_FROZEN", account_id=fold.account.id)
-        target = self._credit_target(transfer, debit, credit, Operation.POST_CREDIT)
+        target = self._credit_target(amount, debit, credit, Operation.POST_CREDIT)
         rest = hold.held_minor - amount
         keeps_rest = transfer.keep_rest and rest > 0
         returned = amount if keeps_rest else hold.held_minor
@@ -286,14 +287,13 @@ class Bookings:
                 )
         return debit, credit
 
-    def _check_amount(self, transfer: Transfer, debit: Fold, credit: Fold) -> None:
-        amount = transfer.amount_minor
+    def _check_amount(self, amount: int, debit: Fold, credit: Fold, *, forced: bool) -> None:
         # Pending counts too, so that a post never overflows.
         if debit.debits_posted + debit.debits_pending + amount > SUM_MINOR_MAX:
             _refuse("BALANCE_OVERFLOW", account_id=debit.account.id)
         if credit.credits_posted + credit.credits_pending + amount > SUM_MINOR_MAX:
             _refuse("BALANCE_OVERFLOW", account_id=credit.account.id)
-        if transfer.forced:
+        if forced:
             return
         if debit.lacks(amount, is_debit=True):
             _refuse("INSUFFICIENT_FUNDS", account_id=debit.account.id)
@@ -305,9 +305,7 @@ class Bookings:
         if taken is not Taken.YES:
             _refuse(reason, account_id=fold.account.id)
 
-    def _credit_target(
-        self, transfer: Transfer, debit: Fold, credit: Fold, operation: Operation
-    ) -> Fold:
+    def _credit_target(self, amount: int, debit: Fold, credit: Fold, operation: Operation) -> Fold:
         """The account that takes the credit: the ordered one, or the book's unclaimed account."""
         taken, reason = RULES[credit.account.status, operation]
         if taken is Taken.YES:
@@ -318,7 +316,7 @@ class Bookings:
                 target = self._fold(account_id)
                 is_open = target.account.status == AccountStatus.NORMAL
                 room = SUM_MINOR_MAX - target.credits_posted - target.credits_pending
-                if is_open and target is not debit and room >= transfer.amount_minor:
+                if is_open and target is not debit and room >= amount:
                     return target
         _refuse(reason, account_id=credit.account.id)
 
@@ -447,6 +445,26 @@ def expiry_of(hold: Hold) -> Transfer:
         mode=hold.mode,
         actor="SERVICE:account",
     )
+
+
+def _amount_of(transfer: Transfer, debit: Fold, credit: Fold) -> int:
+    """The amount that is moved or held: as ordered, or when balancing as much of it as there is."""
+    amount = transfer.amount_minor
+    if not (transfer.balancing_debit or transfer.balancing_credit):
+        return amount
+    if transfer.balancing_debit:
+        amount = debit.most_debited(amount)
+        if amount < 1:
+            _refuse("INSUFFICIENT_FUNDS", account_id=debit.account.id)
+    if transfer.balancing_credit:
+        if credit.account.normal_side != Side.DEBIT:
+            _reject(
+                "FIELD_INVALID", field="balancing_credit", rule="needs one that grows by debits"
+            )
+        amount = min(amount, credit.carried())
+        if amount < 1:
+            _refuse("INSUFFICIENT_FUNDS", account_id=credit.account.id)
+    return amount
 
 
 def _with_parties_of(hold: Hold, transfer: Transfer) -> Transfer:

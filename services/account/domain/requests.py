@@ -19,9 +19,12 @@ TIMEOUT_SECONDS_MAX: Final = 366 * 86_400
 OUTFLOW_PREFIXES: Final = ("payout.", "refund.", "withdraw.")
 """Movements whose holds back money that is leaving: only a final outcome may resolve those."""
 
+FORCED_PREFIXES: Final = ("dispute.", "bank_return.", "correction.")
+"""Movements that may take an account below its limit: the money is gone, whatever is there."""
+
 _FIRST_STEPS: Final = frozenset({TransferKind.SINGLE, TransferKind.PENDING})
 _LATER_STEPS: Final = frozenset({TransferKind.POST, TransferKind.VOID})
-_MOVEMENT: Final = re.compile(r"^[a-z]+(\.[a-z_]+)+$")
+_MOVEMENT: Final = re.compile(r"^[a-z][a-z_]*(\.[a-z_]+)+$")
 _TEXT_MAX: Final = 64
 _CODE_MAX: Final = 14
 # No money of this ledger is older; also stands for texts that are no date.
@@ -94,8 +97,12 @@ class RequestRules:
             return _broken("reference_id", "must have printable characters only")
         if transfer.value_on is not None and transfer.value_on < _VALUE_ON_FIRST:
             return _broken("value_on", f"must be a date, YYYY-MM-DD, not before {_VALUE_ON_FIRST}")
-        if transfer.forced and not self._may_force:
+        if not transfer.forced:
+            return None
+        if not self._may_force:
             return _broken("forced", "is not granted to this caller")
+        if not transfer.movement.startswith(FORCED_PREFIXES):
+            return _broken("forced", "belongs to chargebacks, bank returns and corrections only")
         return None
 
 
@@ -127,6 +134,8 @@ def _check_first_step(transfer: Transfer) -> Refusal | None:
         return Refusal("AMOUNT_OUT_OF_RANGE", {"field": "amount_minor"})
     if transfer.pending_id or transfer.keep_rest:
         return _broken("pending_id", "belongs to POST and VOID only")
+    if transfer.forced and (transfer.balancing_debit or transfer.balancing_credit):
+        return _broken("forced", "contradicts balancing")
     if transfer.timeout_seconds == 0:
         return None
     if transfer.kind != TransferKind.PENDING:
@@ -145,6 +154,9 @@ def _check_later_step(transfer: Transfer) -> Refusal | None:
         return _broken("pending_id", "is the transfer itself")
     if transfer.timeout_seconds or transfer.forced:
         return _broken("timeout_seconds", "belongs to PENDING only")
+    if transfer.balancing_debit or transfer.balancing_credit:
+        field = "balancing_debit" if transfer.balancing_debit else "balancing_credit"
+        return _broken(field, "belongs to SINGLE and PENDING only")
     if transfer.kind == TransferKind.VOID:
         if transfer.amount_minor or transfer.keep_rest:
             return _broken("amount_minor", "must be 0: a void gives back all that is held")

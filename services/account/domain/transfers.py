@@ -64,7 +64,7 @@ class Transfer:
     credit_account_id: str = ""
     currency_code: str = ""
     amount_minor: int = 0
-    """Above zero. For POST, 0 is all that is held; for VOID always 0."""
+    """Above zero; a maximum when balancing. For POST, 0 is all that is held; for VOID always 0."""
     pending_id: str = ""
     keep_rest: bool = False
     """For POST of a part: the rest stays held for further posts; else it returns."""
@@ -74,6 +74,10 @@ class Transfer:
     """Linked to the next of the call: all of a chain are booked or none."""
     forced: bool = False
     """May take an account below its limit; for chargebacks, bank returns and corrections."""
+    balancing_debit: bool = False
+    """The amount is a maximum: what the debited account can give is taken, up to it."""
+    balancing_credit: bool = False
+    """The amount is a maximum: what the credited account still carries is taken, up to it."""
     movement: str = ""
     reference_id: str = ""
     value_on: date | None = None
@@ -110,6 +114,10 @@ class TransferResult:
     """What was really moved, held or given back, in minor units."""
     business_date: date | None = None
     booked_at: datetime | None = None
+    redirected_to: str = ""
+    """The account that was credited in place of one that takes no credits."""
+    is_buffered: bool = False
+    """The credit waits in the account's buffer at first."""
 
     @property
     def reason(self) -> str:
@@ -133,6 +141,8 @@ class StoredTransfer:
     debit_version: int = 0
     """Version of the debited account after it, which finds the entry; 0 without an entry."""
     credit_version: int = 0
+    is_buffered: bool = False
+    """The credit went to a buffer: its entry is made when that is drained."""
 
     @property
     def is_tombstone(self) -> bool:
@@ -153,6 +163,8 @@ class StoredTransfer:
             self.booked_minor,
             self.business_date,
             self.booked_at,
+            self.redirected_to or "",
+            self.is_buffered,
         )
 
 
@@ -209,6 +221,8 @@ _COMPARED = (
     "timeout_seconds",
     "linked",
     "forced",
+    "balancing_debit",
+    "balancing_credit",
     "movement",
     "reference_id",
     "value_on",

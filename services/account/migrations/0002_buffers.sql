@@ -22,5 +22,9 @@ ALTER TABLE entries ADD COLUMN appended_at timestamptz;
 CREATE INDEX entries_by_appending ON entries (book, account_id, appended_at)
 WHERE appended_at IS NOT NULL;
 
--- What a repeat is told, and how a transfer's second line is found.
-ALTER TABLE transfers ADD COLUMN is_buffered boolean NOT NULL DEFAULT false;
+-- What a repeat is told, and how a transfer's second line is found. A balancing transfer's amount
+-- is a maximum: `booked_minor` is what was moved.
+ALTER TABLE transfers
+    ADD COLUMN is_buffered boolean NOT NULL DEFAULT false,
+    ADD COLUMN balancing_debit boolean NOT NULL DEFAULT false,
+    ADD COLUMN balancing_credit boolean NOT NULL DEFAULT false;

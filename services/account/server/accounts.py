@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import grpc.aio
+from paymesh.account.v1 import AccountStatus as AccountStatusMessage
 from paymesh.account.v1 import (
-    AccountServiceServicer,
-    CheckBooksRequest,
-    CheckBooksResponse,
+    CreateTransferRequest,
+    CreateTransferResponse,
     CreateTransfersRequest,
     CreateTransfersResponse,
     GetAccountsRequest,
@@ -20,10 +18,6 @@ from paymesh.account.v1 import (
     GetBusinessDateResponse,
     GetOwnerBalancesRequest,
     GetOwnerBalancesResponse,
-    GetTransfersRequest,
-    GetTransfersResponse,
-    ListEntriesRequest,
-    ListEntriesResponse,
     ListFactsRequest,
     ListFactsResponse,
     ListStoryRequest,
@@ -32,37 +26,31 @@ from paymesh.account.v1 import (
     OpenAccountsResponse,
     SetAccountStatusRequest,
     SetAccountStatusResponse,
-    SumAccountsRequest,
-    SumAccountsResponse,
 )
-from paymesh.account.v1 import AccountStatus as AccountStatusMessage
 
-from common.context import ActorType, current
+from common.context import ActorType, CallContext, current
 from common.db.pool import Pool
-from common.errors import IdMalformedError, NotFoundError
-from common.ids import BOOK_DEFAULT, book_of, is_id
+from common.errors import NotFoundError
+from common.ids import BOOK_DEFAULT
 from common.paging import PageTokens
 from services.account.convert.accounts import (
     account_to_proto,
-    account_total_to_proto,
-    entry_to_proto,
     owner_balance_to_proto,
     result_to_proto,
     spec_from_proto,
     transfer_from_proto,
-    transfer_to_proto,
 )
 from services.account.domain.accounts import AccountStatus
-from services.account.errors import AccountNotFoundError
 from services.account.flows.change_account import ChangeRequest, set_account_status
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
+from services.account.flows.read_statements import Drain
+from services.account.server.reading import ReadingParts, ReadingServicer, read_by_book
 from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
+from services.account.store.statements import StatementStore
 from services.account.story import list_facts, list_story
-
-_ENTRIES_DEFAULT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -74,13 +62,16 @@ class Parts:
     accounts: AccountStore
     days: DayStore
     reading: ReadingStore
+    statements: StatementStore
+    drain: Drain
     tokens: PageTokens
 
 
-class AccountServicer(AccountServiceServicer):
+class AccountServicer(ReadingServicer):
     """`paymesh.account.v1.AccountService`."""
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__(ReadingParts(parts.reading, parts.statements, parts.drain, parts.tokens))
         self._parts = parts
 
     async def OpenAccounts(  # noqa: N802 - named by the contract
@@ -96,7 +87,7 @@ class AccountServicer(AccountServiceServicer):
         self, request: GetAccountsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> GetAccountsResponse:
         """Read accounts by id."""
-        found = await _by_book(request.ids, "acc", self._parts.accounts.read)
+        found = await read_by_book(request.ids, "acc", self._parts.accounts.read)
         principal = current().principal
         return GetAccountsResponse(
             accounts=[
@@ -121,44 +112,23 @@ class AccountServicer(AccountServiceServicer):
             raise NotFoundError(resource="owner")
         return GetOwnerBalancesResponse(balances=[owner_balance_to_proto(a) for a in found])
 
+    async def CreateTransfer(  # noqa: N802 - named by the contract
+        self, request: CreateTransferRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> CreateTransferResponse:
+        """Book one transfer."""
+        call = current()
+        transfer = transfer_from_proto(request.transfer, call)
+        [result] = await self._parts.ledger.post([transfer], may_force=_may_force(call))
+        return CreateTransferResponse(result=result_to_proto(result))
+
     async def CreateTransfers(  # noqa: N802 - named by the contract
         self, request: CreateTransfersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> CreateTransfersResponse:
         """Book transfers."""
         call = current()
         transfers = [transfer_from_proto(spec, call) for spec in request.transfers]
-        results = await self._parts.ledger.post(transfers)
+        results = await self._parts.ledger.post(transfers, may_force=_may_force(call))
         return CreateTransfersResponse(results=[result_to_proto(result) for result in results])
-
-    async def GetTransfers(  # noqa: N802 - named by the contract
-        self, request: GetTransfersRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> GetTransfersResponse:
-        """Read transfers by id."""
-        found = await _by_book(request.ids, "tfr", self._parts.reading.read_transfers)
-        return GetTransfersResponse(transfers=[transfer_to_proto(stored) for stored in found])
-
-    async def ListEntries(  # noqa: N802 - named by the contract
-        self, request: ListEntriesRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> ListEntriesResponse:
-        """List the entries of an account."""
-        parts, account_id = self._parts, request.account_id
-        book = book_of(account_id)
-        account = (await parts.accounts.read(book, [account_id])).get(account_id)
-        if account is None:
-            raise AccountNotFoundError(account_id=account_id)
-        filters = {"account_id": account_id}
-        position = parts.tokens.read("account.entries", request.page_token, filters)
-        limit = request.page_size or _ENTRIES_DEFAULT
-        lines = await parts.reading.list_entries(
-            book, account_id, after_version=int(position[0] or 0) if position else 0, limit=limit
-        )
-        token = ""
-        if len(lines) == limit:
-            token = parts.tokens.issue("account.entries", [lines[-1].version], filters)
-        return ListEntriesResponse(
-            entries=[entry_to_proto(line, account.normal_side) for line in lines],
-            next_page_token=token,
-        )
 
     async def SetAccountStatus(  # noqa: N802 - named by the contract
         self, request: SetAccountStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -190,30 +160,6 @@ class AccountServicer(AccountServiceServicer):
             raise NotFoundError(resource="business date")
         return GetBusinessDateResponse(business_date=business_date.isoformat())
 
-    async def SumAccounts(  # noqa: N802 - named by the contract
-        self, request: SumAccountsRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> SumAccountsResponse:
-        """Sum all accounts by kind and currency."""
-        principal = current().principal
-        totals = await self._parts.reading.sum_accounts(principal.tenant_id, str(principal.mode))
-        difference: dict[str, int] = {}
-        for total in totals:
-            off = total.debits_posted_minor - total.credits_posted_minor
-            difference[total.currency_code] = difference.get(total.currency_code, 0) + off
-        return SumAccountsResponse(
-            totals=[account_total_to_proto(total) for total in totals],
-            difference_minor=difference,
-        )
-
-    async def CheckBooks(  # noqa: N802 - named by the contract
-        self, request: CheckBooksRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> CheckBooksResponse:
-        """Compare every account with the sum of its entries."""
-        report = await self._parts.reading.check()
-        return CheckBooksResponse(
-            accounts=report.accounts, entries=report.entries, findings=report.findings
-        )
-
     async def ListStory(  # noqa: N802 - named by the contract
         self, request: ListStoryRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> ListStoryResponse:
@@ -227,12 +173,6 @@ class AccountServicer(AccountServiceServicer):
         return await list_facts(self._parts.reading, self._parts.tokens, request)
 
 
-async def _by_book(ids: Sequence[str], prefix: str, read: Callable[..., Any]) -> list[Any]:
-    """Read things by id, each in its book."""
-    books: dict[int, list[str]] = {}
-    for place, one in enumerate(ids):
-        if not is_id(one, prefix):
-            raise IdMalformedError(field=f"ids[{place}]")
-        books.setdefault(book_of(one), []).append(one)
-    answers = await asyncio.gather(*(read(book, wanted) for book, wanted in books.items()))
-    return [found for answer in answers for found in answer.values()]
+def _may_force(call: CallContext) -> bool:
+    """Whether a call may take accounts below their limits: never one in a customer's name."""
+    return call.principal.actor_type not in (ActorType.MERCHANT, ActorType.USER)

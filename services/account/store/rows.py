@@ -21,6 +21,7 @@ QUERIES: Final = load_queries("services.account")
 """The statements of this service."""
 
 _ACCOUNT_COLUMNS: Final = 19
+_ORDER_END: Final = 21
 
 
 def account_from(row: Record) -> Account:
@@ -36,7 +37,7 @@ def hold_from(row: Record) -> Hold:
 def transfer_from(row: Record) -> StoredTransfer:
     """Read what is kept under an id."""
     values: Sequence[object] = tuple(row)
-    order = Transfer(values[0], TransferKind(values[1]), *values[2:19])  # type: ignore[arg-type]
+    order = Transfer(values[0], TransferKind(values[1]), *values[2:_ORDER_END])  # type: ignore[arg-type]
     reason = row["reason"]
     return StoredTransfer(
         order,
@@ -48,4 +49,5 @@ def transfer_from(row: Record) -> StoredTransfer:
         row["redirected_to"],
         row["debit_version"],
         row["credit_version"],
+        row["is_buffered"],
     )
