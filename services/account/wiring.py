@@ -18,6 +18,7 @@ from common.events.relay import Relay
 from common.ids import BOOK_DEFAULT
 from common.paging import PageTokens
 from common.service import Background, Kit, Service
+from services.account.chart_files import read_chart
 from services.account.config import AccountSettings
 from services.account.events import BusinessDateTeller
 from services.account.flows.advance_business_date import open_book
@@ -28,6 +29,7 @@ from services.account.server.general_ledger import GeneralLedgerParts, GeneralLe
 from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
+from services.account.store.statements import StatementStore
 
 NAME = "account"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -40,6 +42,7 @@ _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 async def wire(kit: Kit) -> Service:
     """Build the service from a process's parts."""
     settings = AccountSettings()
+    chart = read_chart(settings.chart_folder)
     pool = await kit.pool(NAME)
     outbox = Outbox()
     ledger = Ledger(pool, kit.clock, settings)
@@ -48,13 +51,19 @@ async def wire(kit: Kit) -> Service:
     first_day = settings.business_date_first or kit.clock.now().astimezone(zone).date()
     await ledger.prepare()
     await open_book(pool, days, BOOK_DEFAULT, first_day, "SERVICE:account")
+
+    async def drain(account_id: str) -> None:
+        """Drain the buffer of one account."""
+
     servicer = AccountServicer(  # type: ignore[abstract]
         Parts(
             pool=pool,
             ledger=ledger,
-            accounts=AccountStore(pool),
+            accounts=AccountStore(pool, chart.kinds),
             days=days,
             reading=reading,
+            statements=StatementStore(pool),
+            drain=drain,
             tokens=PageTokens(kit.settings.page_token_key.get_secret_value()),
         )
     )
