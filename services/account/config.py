@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import PaymeshSettings
+from services.account.chart_files import CHART_FOLDER
 
 
 class AccountSettings(PaymeshSettings):
@@ -29,3 +31,7 @@ class AccountSettings(PaymeshSettings):
 
     business_date_first: date | None = None
     """Business date of a new installation; the day of its first start when not given."""
+
+    chart_folder: Path = CHART_FOLDER
+    """Folder of the chart of accounts: `kinds.toml`, `subjects.toml` and `rules.toml`. What is
+    wrong in them stops the process."""

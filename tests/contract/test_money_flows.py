@@ -15,7 +15,7 @@ import pytest
 
 from common.ids import derive
 from common.money import Money
-from services.account.domain.kinds import KINDS
+from services.account.chart_files import read_chart
 from services.payment.domain import postings
 from services.payment.domain.postings import (
     Chain,
@@ -25,12 +25,14 @@ from services.payment.domain.postings import (
     conflict_return_chain,
     hold_chain,
     late_chain,
+    late_return_chain,
     receive_chain,
     refund_chain,
     release_chain,
     return_chain,
     settle_chain,
     unclaim_chain,
+    unclaimed_return_chain,
 )
 from tests.unit.payment.samples import a_payment, a_refund, account_named
 
@@ -116,6 +118,10 @@ def _booked() -> dict[str, Chain]:
         "What did not fit its order goes back": conflict_return_chain(conflicted, account_named),
         "Channel refuses to give back what lost its claim": unclaim_chain(channel, account_named),
         "Channel refuses to give back what did not fit": unclaim_chain(conflicted, account_named),
+        "Channel gave back after all what is kept for the payer": unclaimed_return_chain(
+            channel, account_named
+        ),
+        "Channel gave all of it back once more": late_return_chain(channel, account_named),
         "Merchant's money is held": hold_chain(channel, refund, refund.source_kind, account_named),
         "Channel gave the money back": refund_chain(channel, refund, account_named),
         "Balance payment is given back": refund_chain(balance, refund, account_named),
@@ -141,7 +147,7 @@ def _id(step: tuple[str, ...], source: str) -> str:
     """The id that the page's words derive, for the sample nouns."""
     noun, *parts = step
     values: dict[str, dict[str, str | int]] = {
-        "payment": {"attempt": 3},
+        "payment": {"attempt": 3, "n": 1},
         "refund": {"attempt": 2, "source": source},
     }
     parent = a_payment().id if noun == "payment" else a_refund().id
@@ -213,6 +219,8 @@ def test_every_chain_of_code_is_tried() -> None:
         "hold_chain",
         "abandon_chain",
         "late_chain",
+        "unclaimed_return_chain",
+        "late_return_chain",
         "refund_chain",
         "release_chain",
     }
@@ -265,9 +273,10 @@ def test_what_undoes_is_on_the_page_itself() -> None:
 
 def test_accounts_of_the_chains_are_registered_kinds_of_that_owner() -> None:
     """The ledger opens only kinds that it knows, each for one sort of party."""
+    kinds = read_chart().kinds
     for chain in _booked().values():
         for posting in chain:
             for account in (posting.debit_account_id, posting.credit_account_id):
                 kind, _, owner = account.rstrip(")").partition("(")
                 if account:
-                    assert OWNERS[KINDS[kind].owner.lower().replace("platform", "")] == owner
+                    assert OWNERS[kinds[kind].owner.lower().replace("platform", "")] == owner

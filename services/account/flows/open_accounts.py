@@ -14,7 +14,7 @@ from common.errors import (
 from common.ids import book_of, is_id
 from common.money import AMOUNT_MINOR_MAX
 from services.account.domain.accounts import Account, AccountSpec, first_account_difference
-from services.account.domain.kinds import KINDS
+from services.account.domain.kinds import Kinds
 from services.account.domain.requests import is_currency
 from services.account.errors import AccountDiffersError
 from services.account.store.accounts import AccountStore
@@ -31,7 +31,7 @@ async def open_accounts(
         AccountDiffersError: an account is open with another property; nothing was opened.
     """
     for place, spec in enumerate(specs):
-        _check(spec, f"accounts[{place}]")
+        _check(spec, store.kinds, f"accounts[{place}]")
     by_book: dict[int, list[AccountSpec]] = {}
     for spec in specs:
         by_book.setdefault(book_of(spec.id), []).append(spec)
@@ -46,10 +46,10 @@ async def open_accounts(
     return [opened[spec.id] for spec in specs]
 
 
-def _check(spec: AccountSpec, field: str) -> None:
+def _check(spec: AccountSpec, kinds: Kinds, field: str) -> None:
     if not is_id(spec.id, "acc"):
         raise IdMalformedError(field=f"{field}.id")
-    if spec.kind not in KINDS:
+    if spec.kind not in kinds:
         raise FieldInvalidError(field=f"{field}.kind", rule="is no kind of account")
     if not is_currency(spec.currency_code):
         raise CurrencyUnknownError(currency_code=spec.currency_code, field=f"{field}.currency_code")

@@ -10,7 +10,7 @@ from typing import Any
 from common.db.pool import Pool
 from common.db.types import Connection
 from services.account.domain.accounts import Account, AccountSpec
-from services.account.domain.kinds import KINDS
+from services.account.domain.kinds import Kinds
 from services.account.store.rows import QUERIES, account_from
 
 
@@ -33,14 +33,16 @@ class AccountChange:
 class AccountStore:
     """The tables `accounts` and `account_changes`."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, kinds: Kinds) -> None:
         self._pool = pool
+        self.kinds = kinds
+        """Kinds that accounts may have, by code."""
 
     async def insert(
         self, connection: Connection, book: int, specs: Sequence[AccountSpec]
     ) -> dict[str, Account]:
         """Open accounts that are not open, inside the caller's transaction; return all of them."""
-        kinds = [KINDS[spec.kind] for spec in specs]
+        kinds = [self.kinds[spec.kind] for spec in specs]
         await connection.execute(
             QUERIES["insert_accounts"],
             book,

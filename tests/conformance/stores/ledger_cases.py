@@ -9,6 +9,7 @@ from datetime import date
 
 from common.clock import SystemClock
 from common.ids import IdFactory, derive
+from services.account.chart_files import read_chart
 from services.account.domain.accounts import Account, AccountSpec
 from services.account.domain.transfers import Transfer, TransferResult
 from services.account.flows.advance_business_date import open_book
@@ -41,7 +42,7 @@ class LedgerSide:
         pool = self.side.pool
         self.pool = pool
         self.ledger = Ledger(pool, SystemClock())
-        self.accounts = AccountStore(pool)
+        self.accounts = AccountStore(pool, read_chart().kinds)
         self.days = DayStore(pool)
         self.reading = ReadingStore(pool)
 

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from common.clock import SystemClock
+from services.account.chart_files import read_chart
 from services.account.flows.advance_business_date import open_book
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore
@@ -49,7 +50,7 @@ async def test_playing_a_scenario_on_the_model_gives_the_expected_results(
         "model:",
         pool,
         Ledger(pool, SystemClock()),
-        AccountStore(pool),
+        AccountStore(pool, read_chart().kinds),
         DayStore(pool),
         ReadingStore(pool),
     )

@@ -16,6 +16,7 @@ from common.errors import PaymeshError
 from common.ids import IdFactory
 from common.jobs.job import NewJob
 from common.jobs.jobs import Jobs
+from services.account.chart_files import read_chart
 from services.account.domain.accounts import AccountSpec
 from services.account.flows.advance_business_date import open_book
 from services.account.flows.open_accounts import open_accounts
@@ -197,7 +198,7 @@ async def test_a_refused_call_of_a_flow_leaves_the_model_as_it_was(
     database: ModelDatabase,
 ) -> None:
     pool = database.pool("account")
-    accounts = AccountStore(pool)
+    accounts = AccountStore(pool, read_chart().kinds)
     await open_book(pool, DayStore(pool), 0, FIRST_DAY, "test")
     one = AccountSpec(IDS.new("acc"), "o", "user_available", "USD")
     await open_accounts(pool, accounts, [one])

@@ -15,6 +15,7 @@ from common.clock import SystemClock
 from common.db.migrations import migrate
 from common.db.pool import Pool, SessionSettings, open_pool
 from common.db.roles import prepare_schema
+from services.account.chart_files import read_chart
 from services.account.config import AccountSettings
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
 from services.account.domain.transfers import Transfer, TransferResult
@@ -70,7 +71,14 @@ async def open_kit(url: str, settings: AccountSettings | None = None) -> LedgerK
     """Build what wiring would, on a schema that is there."""
     pool = await open_pool(url, SessionSettings("account"), connections_max=4)
     ledger = Ledger(pool, SystemClock(), settings)
-    return LedgerKit(url, pool, ledger, AccountStore(pool), DayStore(pool), ReadingStore(pool))
+    return LedgerKit(
+        url,
+        pool,
+        ledger,
+        AccountStore(pool, read_chart().kinds),
+        DayStore(pool),
+        ReadingStore(pool),
+    )
 
 
 async def close_kit(kit: LedgerKit) -> None:

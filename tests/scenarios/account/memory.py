@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+from services.account.chart_files import read_chart
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
 from services.account.domain.batches import Decision, Snapshot
 from services.account.domain.bookings import expiry_of
 from services.account.domain.decisions import decide
-from services.account.domain.kinds import KINDS
 from services.account.domain.requests import RequestRules
 from services.account.domain.transfers import (
     Chain,
@@ -24,6 +24,8 @@ from services.account.domain.transfers import (
     split_chains,
 )
 from tests.scenarios.account.language import BASE_DATE
+
+_KINDS = read_chart().kinds
 
 
 class MemoryBooks:
@@ -44,7 +46,7 @@ class MemoryBooks:
     async def open(self, specs: list[AccountSpec]) -> None:
         """Open accounts."""
         for spec in specs:
-            kind = KINDS[spec.kind]
+            kind = _KINDS[spec.kind]
             self.accounts[spec.id] = Account(
                 spec.id,
                 spec.tenant_id,

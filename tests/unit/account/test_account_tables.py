@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from paymesh.account import account_id_for
 
+from services.account.chart_files import read_chart
 from services.account.domain.accounts import AccountStatus, Side, platform_account_id
-from services.account.domain.kinds import KINDS, Owner
+from services.account.domain.kinds import Owner
 from services.account.domain.statuses import RULES, Operation, Taken
 
 _TABLE = """
@@ -36,13 +37,14 @@ def test_refusing_by_status_always_names_a_reason() -> None:
 
 
 def test_registering_kinds_lets_nobody_elses_money_go_below_zero() -> None:
-    for code, kind in KINDS.items():
+    kinds = read_chart().kinds
+    for code, kind in kinds.items():
         assert code == kind.code
         if kind.owner in (Owner.USER, Owner.MERCHANT):
             assert not kind.may_go_negative
         assert kind.purpose
-    assert KINDS["channel_receivable"].normal_side is Side.DEBIT
-    assert KINDS["user_available"].normal_side is Side.CREDIT
+    assert kinds["channel_receivable"].normal_side is Side.DEBIT
+    assert kinds["user_available"].normal_side is Side.CREDIT
 
 
 @pytest.mark.parametrize("book", [0, 1, 33, 1023])

@@ -1,0 +1,209 @@
+-- Statements of the inner books: the chart, vouchers made of the journal and by hand, the register,
+-- the trial balance. Whoever writes vouchers of a book holds the lock of its cursor, so numbers have
+-- no gaps and a repeat sees what the first one wrote.
+
+-- name: lock_chart
+-- Processes that start at once bring the chart in one after the other.
+SELECT pg_advisory_xact_lock(7742105911);
+
+-- name: put_subjects
+-- Subjects of the files, with names as they are now.
+INSERT INTO subjects (code, parent_code, name, class, normal_side)
+SELECT code, parent_code, name, class, normal_side
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+    AS new (code, parent_code, name, class, normal_side)
+ORDER BY code
+ON CONFLICT (code) DO UPDATE SET name = excluded.name
+WHERE subjects.name <> excluded.name;
+
+-- name: list_subject_differences
+-- Subjects that the files have otherwise than they were, or have no more though vouchers are booked
+-- on them.
+SELECT kept.code, kept.class, kept.normal_side, new.code IS NULL AS is_missing
+FROM subjects AS kept
+LEFT JOIN unnest($1::text[], $2::text[], $3::text[]) AS new (code, class, normal_side)
+    ON new.code = kept.code
+WHERE new.class <> kept.class OR new.normal_side <> kept.normal_side
+    OR (new.code IS NULL AND EXISTS (
+        SELECT FROM subject_balances AS b WHERE b.subject_code = kept.code))
+ORDER BY kept.code;
+
+-- name: put_subject_kinds
+-- Which subject each kind adds up to, where it is not known yet.
+INSERT INTO subject_kinds (kind, subject_code)
+SELECT kind, subject_code FROM unnest($1::text[], $2::text[]) AS new (kind, subject_code)
+ORDER BY kind
+ON CONFLICT DO NOTHING;
+
+-- name: list_subject_kinds
+-- Which subject each kind adds up to, for ever.
+SELECT kind, subject_code FROM subject_kinds ORDER BY kind;
+
+-- name: list_kinds_in_use
+-- Of all kinds but these, those that accounts have.
+SELECT DISTINCT kind FROM accounts WHERE kind <> ALL ($1::text[]) ORDER BY kind;
+
+-- name: put_rules
+-- Rules of the files that are new.
+INSERT INTO accounting_rules (movement, version, summary, lines)
+SELECT movement, version, summary, lines
+FROM ROWS FROM (unnest($1::text[]), unnest($2::integer[]), unnest($3::text[]),
+    jsonb_array_elements($4::jsonb)) AS new (movement, version, summary, lines)
+ORDER BY movement, version
+ON CONFLICT DO NOTHING;
+
+-- name: put_rule_lines
+-- Their lines, for joins.
+INSERT INTO accounting_rule_lines
+    (movement, version, line, is_debit, subject_of, subject_code)
+SELECT movement, version, line, is_debit, subject_of, subject_code
+FROM unnest($1::text[], $2::integer[], $3::smallint[], $4::boolean[], $5::text[], $6::text[])
+    AS new (movement, version, line, is_debit, subject_of, subject_code)
+ORDER BY movement, version, line
+ON CONFLICT DO NOTHING;
+
+-- name: list_rules
+-- All versions of all rules.
+SELECT movement, version, summary, lines FROM accounting_rules ORDER BY movement, version;
+
+-- name: list_books
+-- The books that have a business date.
+SELECT book FROM business_dates ORDER BY book;
+
+-- name: insert_cursor
+-- A book whose journal is to be followed from its beginning.
+INSERT INTO voucher_cursors (book, written_in, moved_at)
+VALUES ($1, '0', clock_timestamp())
+ON CONFLICT DO NOTHING;
+
+-- name: lock_cursor
+-- How far a book's vouchers are made; nobody else writes vouchers of it until the commit.
+SELECT written_in::text::bigint FROM voucher_cursors WHERE book = $1 FOR UPDATE;
+
+-- name: try_lock_cursor
+-- The same, or no row where another process is at it.
+SELECT written_in::text::bigint FROM voucher_cursors WHERE book = $1 FOR UPDATE SKIP LOCKED;
+
+-- name: read_cursor
+-- How far a book's vouchers are made, without a lock.
+SELECT written_in::text::bigint FROM voucher_cursors WHERE book = $1;
+
+-- name: read_backlog
+-- The first row of the journal that the cursor has not passed, complete or not: its transaction and
+-- how many seconds ago it was booked.
+SELECT t.written_in::text::bigint,
+    extract(epoch FROM clock_timestamp() - t.booked_at)::double precision AS seconds
+FROM transfers AS t
+WHERE t.book = $1
+    AND t.written_in > (SELECT c.written_in FROM voucher_cursors AS c WHERE c.book = $1)
+ORDER BY t.written_in
+LIMIT 1;
+
+-- name: find_chunk
+-- Up to which transaction the journal is complete, and up to which one the next rows go: all of
+-- them, or whole transactions until about so many rows are together. Transactions below the oldest
+-- one that is still running have ended, so nothing can appear there any more.
+WITH horizon AS MATERIALIZED (
+    SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1)::text::xid8 AS complete
+), filled AS MATERIALIZED (
+    SELECT t.written_in
+    FROM transfers AS t
+    WHERE t.book = $1 AND t.written_in > $2::bigint::text::xid8
+        AND t.written_in <= (SELECT h.complete FROM horizon AS h)
+    ORDER BY t.written_in
+    OFFSET $3 LIMIT 1
+)
+SELECT h.complete::text::bigint,
+    coalesce((SELECT f.written_in FROM filled AS f), h.complete)::text::bigint AS until
+FROM horizon AS h;
+
+-- name: list_dates
+-- The business dates of journal rows.
+SELECT DISTINCT business_date
+FROM transfers
+WHERE book = $1 AND written_in > $2::bigint::text::xid8 AND written_in <= $3::bigint::text::xid8;
+
+-- name: make_vouchers
+-- Vouchers, lines, numbers and sums of the journal's rows after one transaction up to another, by
+-- the latest version of their rules. A credit that was redirected is one of the account that really
+-- got it. A subject that cannot be told is no row left out but an error. Returns how many vouchers.
+WITH rules AS MATERIALIZED (
+    SELECT DISTINCT ON (r.movement) r.movement, r.version, r.summary,
+        (SELECT count(*) FROM accounting_rule_lines AS l
+         WHERE l.movement = r.movement AND l.version = r.version AND l.is_debit) AS debits
+    FROM accounting_rules AS r
+    ORDER BY r.movement, r.version DESC
+), moved AS MATERIALIZED (
+    SELECT t.id, t.business_date, t.value_on, t.booked_minor, t.tenant_id, t.mode,
+        t.currency_code, t.biz_trace_id, t.actor,
+        rule.movement AS rule, rule.version, rule.summary, rule.debits,
+        dk.subject_code AS debit_subject, ck.subject_code AS credit_subject,
+        row_number() OVER (world ORDER BY t.written_in, t.id) AS place,
+        count(*) OVER world AS places
+    FROM transfers AS t
+    LEFT JOIN accounts AS d ON d.book = t.book AND d.id = t.debit_account_id
+    LEFT JOIN subject_kinds AS dk ON dk.kind = d.kind
+    LEFT JOIN accounts AS c
+        ON c.book = t.book AND c.id = coalesce(t.redirected_to, t.credit_account_id)
+    LEFT JOIN subject_kinds AS ck ON ck.kind = c.kind
+    LEFT JOIN rules AS named ON named.movement = t.movement
+    LEFT JOIN rules AS rule ON rule.movement = coalesce(named.movement, '*')
+    WHERE t.book = $1 AND t.written_in > $2::bigint::text::xid8
+        AND t.written_in <= $3::bigint::text::xid8
+        AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+    WINDOW world AS (PARTITION BY t.business_date, t.tenant_id, t.mode)
+), given AS (
+    INSERT INTO voucher_numbers (book, business_date, number_last, tenant_id, mode)
+    SELECT $1, business_date, count(*), tenant_id, mode
+    FROM moved
+    GROUP BY business_date, tenant_id, mode
+    ON CONFLICT (book, business_date, tenant_id, mode)
+    DO UPDATE SET number_last = voucher_numbers.number_last + excluded.number_last
+    RETURNING business_date, tenant_id, mode, number_last
+), numbered AS MATERIALIZED (
+    SELECT m.id, m.business_date, m.value_on, m.booked_minor, m.tenant_id, m.mode,
+        m.currency_code, m.biz_trace_id, m.actor, m.rule, m.version, m.summary, m.debits,
+        m.debit_subject, m.credit_subject, g.number_last - m.places + m.place AS number
+    FROM moved AS m
+    JOIN given AS g ON g.business_date = m.business_date AND g.tenant_id = m.tenant_id
+        AND g.mode = m.mode
+), kept AS (
+    INSERT INTO vouchers (book, business_date, number, rule_version, total_minor, recorded_at,
+        value_on, id, tenant_id, mode, source, source_id, rule, currency_code, summary,
+        biz_trace_id, actor)
+    SELECT $1, business_date, number, version, booked_minor * debits, clock_timestamp(), value_on,
+        'vch_' || substr(id, 5), tenant_id, mode, 'JOURNAL', id, rule, currency_code, summary,
+        biz_trace_id, actor
+    FROM numbered
+    RETURNING 1
+), told AS MATERIALIZED (
+    SELECT n.business_date, n.number, l.line, l.is_debit, n.booked_minor, n.tenant_id, n.mode,
+        n.currency_code,
+        CASE l.subject_of WHEN 'DEBIT_ACCOUNT' THEN n.debit_subject
+            WHEN 'CREDIT_ACCOUNT' THEN n.credit_subject ELSE l.subject_code END AS subject_code
+    FROM numbered AS n
+    JOIN accounting_rule_lines AS l ON l.movement = n.rule AND l.version = n.version
+), lines AS (
+    INSERT INTO voucher_lines (book, business_date, number, line, is_debit, amount_minor,
+        tenant_id, mode, subject_code)
+    SELECT $1, business_date, number, line, is_debit, booked_minor, tenant_id, mode, subject_code
+    FROM told
+), folded AS (
+    INSERT INTO subject_balances (book, business_date, debits_minor, credits_minor, tenant_id,
+        mode, subject_code, currency_code)
+    SELECT $1, business_date, coalesce(sum(booked_minor) FILTER (WHERE is_debit), 0),
+        coalesce(sum(booked_minor) FILTER (WHERE NOT is_debit), 0), tenant_id, mode, subject_code,
+        currency_code
+    FROM told
+    GROUP BY business_date, tenant_id, mode, subject_code, currency_code
+    ON CONFLICT (book, business_date, tenant_id, mode, subject_code, currency_code)
+    DO UPDATE SET debits_minor = subject_balances.debits_minor + excluded.debits_minor,
+        credits_minor = subject_balances.credits_minor + excluded.credits_minor
+)
+SELECT count(*) FROM kept;
+
+-- name: move_cursor
+-- The vouchers of a book are made up to a transaction.
+UPDATE voucher_cursors
+SET written_in = $2::bigint::text::xid8, moved_at = clock_timestamp()
+WHERE book = $1;
