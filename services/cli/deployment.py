@@ -161,7 +161,7 @@ class Deployment:
         address = self.topology.address_of(hosted[0])
 
         async def ready() -> bool:
-            return await _serves(address)
+            return await serves(address)
 
         return Child(
             name=name,
@@ -173,8 +173,8 @@ class Deployment:
         )
 
 
-async def _serves(address: str) -> bool:
-    """Ask a process's health whether it serves."""
+async def serves(address: str) -> bool:
+    """Ask the health of the process at `address` whether it serves."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

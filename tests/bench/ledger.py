@@ -1,280 +1,93 @@
-"""How many transfers the ledger books a second, and what the coalescer gains.
+"""How many transfers a second the ledger books over the mesh, against PostgreSQL's own benchmark.
 
-Four ways, on the same server and tables of the same columns, in interleaved windows:
+In interleaved windows, on one PostgreSQL server:
 
-- `ledger_coalesced_uniform_per_s`: 256 callers, 10,000 accounts;
-- `ledger_coalesced_hot_per_s`: the same, all credits to one account;
-- `ledger_transaction_each_per_s`: a transaction for each transfer (insert transfer, lock both
-  accounts in id order, two updates, two entries), 16 connections, prepared statements, no plpgsql;
-- `ledger_function_each_per_s`: the same inside one plpgsql function, one call a transfer.
+- `ledger_stream_single_per_s`: calls of one transfer over a stream to an account process, 256 in
+  flight, 10,000 accounts;
+- `ledger_batch_1000_per_s`: calls of 1,000 transfers, four in flight;
+- `ledger_hot_per_s`: calls of one transfer, 256 in flight, all credits to one account;
+- `pgbench_tpcb_per_s`: pgbench's TPC-B.
 
-The coalesced ways do more for each transfer than the baselines: exact answers to repeats, decisions
-on limits, holds and status, 20 % pending and post. Baselines check funds and write the same rows.
+The ratios are medians of the windows of one round each, so that a machine whose speed drifts treats
+both sides alike. At the end the ledger checks its books.
 
-    python -m tests.bench.ledger [--seconds 2] [--windows 5]
+    python -m tests.bench.ledger [--windows 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import itertools
 import json
-import random
-import secrets
 import statistics
-import time
+import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from contextlib import AsyncExitStack
+from typing import Final
 
-import asyncpg
 import uvloop
 
-import services.account
-from common.clock import SystemClock
-from common.db.migrations import migrate
-from common.db.pool import Pool, SessionSettings, open_pool
-from common.db.roles import prepare_schema
 from common.embedded.cluster import Servers
-from common.ids import IdFactory
-from services.account.domain.accounts import AccountSpec
-from services.account.domain.transfers import Transfer, TransferKind, TransferStatus
-from services.account.flows.advance_business_date import open_book
-from services.account.flows.open_accounts import open_accounts
-from services.account.flows.post_transfers import Ledger
-from services.account.store.accounts import AccountStore
-from services.account.store.days import DayStore
+from tests.bench.ledger_process import BATCH_TRANSFERS, LedgerProcess, say
+from tests.bench.pgbench import Pgbench
 
-ACCOUNTS = 10_000
-CALLERS = 256
-BASELINE_CONNECTIONS = 16
-_START_MINOR = 10**9
-_HERE = Path(__file__).parent
+WINDOWS: Final = 5
+SINGLES: Final = 10_000
+"""Single calls of one window: two or three seconds of work."""
+BATCHES: Final = 24
+"""Batch calls of one window."""
+PGBENCH_SECONDS: Final = 3
 
-
-@dataclass
-class Bench:
-    """What all ways share."""
-
-    pool: Pool
-    baseline: Any
-    accounts: list[str]
-    hot: str
-    ids: IdFactory
-    random: random.Random
+_RATIOS: Final = {
+    "ledger_single_over_tpcb": ("ledger_stream_single_per_s", "pgbench_tpcb_per_s"),
+    "ledger_batch_over_tpcb": ("ledger_batch_1000_per_s", "pgbench_tpcb_per_s"),
+    "ledger_hot_over_single": ("ledger_hot_per_s", "ledger_stream_single_per_s"),
+}
 
 
-async def measure(
-    postgres_url: str, *, seconds: float = 2.0, windows: int = 5
-) -> dict[str, float | int]:
-    """Measure all ways in interleaved windows; return the medians and ratios."""
-    name = f"bench_{secrets.token_hex(6)}"
-    admin = await asyncpg.connect(postgres_url)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
-    try:
-        return await _measure(url, seconds, windows)
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
-
-
-async def _measure(url: str, seconds: float, windows: int) -> dict[str, float | int]:
-    bench = await _prepare(url)
-    ledger = Ledger(bench.pool, SystemClock())
-    await ledger.prepare()
-    ways: dict[str, Callable[[], Awaitable[float]]] = {
-        "ledger_coalesced_uniform_per_s": lambda: _coalesced(bench, ledger, seconds, hot=False),
-        "ledger_coalesced_hot_per_s": lambda: _coalesced(bench, ledger, seconds, hot=True),
-        "ledger_transaction_each_per_s": lambda: _each(bench, seconds, _transaction),
-        "ledger_function_each_per_s": lambda: _each(bench, seconds, _function),
+async def measure(servers: Servers, windows: int = WINDOWS, scale: float = 1) -> dict[str, float]:
+    """Return the rates and ratios; `scale` makes windows shorter."""
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(LedgerProcess(servers, "ledger"))
+        say("opening accounts")
+        await ledger.open_accounts()
+        say("filling pgbench's tables")
+        tpcb = await stack.enter_async_context(Pgbench(servers.postgres_url))
+        seconds = max(1, round(PGBENCH_SECONDS * scale))
+        await tpcb.try_clients(seconds)
+        singles, batches = round(SINGLES * scale), max(4, round(BATCHES * scale))
+        ways: dict[str, Callable[[], Awaitable[float]]] = {
+            "ledger_stream_single_per_s": lambda: ledger.run_singles(ledger.singles(singles)),
+            "ledger_batch_1000_per_s": lambda: ledger.run_batches(ledger.batches(batches)),
+            "ledger_hot_per_s": lambda: ledger.run_singles(ledger.singles(singles, hot=True)),
+            "pgbench_tpcb_per_s": lambda: tpcb.run(seconds),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for name, run in ways.items():  # plans, caches and connections are warm in service
+            if name != "pgbench_tpcb_per_s":
+                await run()
+        for window in range(windows):
+            for name, run in ways.items():
+                rates[name].append(await run())
+            say(f"round {window + 1}: {', '.join(f'{r[-1]:,.0f}' for r in rates.values())}")
+        await ledger.check_books()
+    figures: dict[str, float] = {
+        name: round(statistics.median(each)) for name, each in rates.items()
     }
-    rates: dict[str, list[float]] = {way: [] for way in ways}
-    for way in ways.values():  # plans, caches, first partitions
-        await way()
-    for _ in range(windows):
-        for way, run in ways.items():
-            rates[way].append(await run())
-    await ledger.drain()
-    async with bench.pool.acquire() as connection:
-        await connection.execute("SELECT 1")
-    await bench.pool.close()
-    await bench.baseline.close()
-    figures: dict[str, float | int] = {
-        way: round(statistics.median(values)) for way, values in rates.items()
-    }
-    uniform = figures["ledger_coalesced_uniform_per_s"]
-    figures["ledger_coalesced_over_transaction_each"] = round(
-        uniform / figures["ledger_transaction_each_per_s"], 2
-    )
-    figures["ledger_hot_over_uniform"] = round(figures["ledger_coalesced_hot_per_s"] / uniform, 2)
+    for ratio, (above, below) in _RATIOS.items():
+        pairs = zip(rates[above], rates[below], strict=True)
+        figures[ratio] = round(statistics.median(a / b for a, b in pairs), 2)
+    figures["pgbench_clients"] = tpcb.clients
+    figures["ledger_batch_transfers"] = BATCH_TRANSFERS
     return figures
 
 
-async def _prepare(url: str) -> Bench:
-    own_url = await prepare_schema(url, "account")
-    migrations = Path(services.account.__file__).parent / "migrations"
-    await migrate(own_url, "account", {"account": migrations})
-    pool = await open_pool(own_url, SessionSettings("account"), connections_max=4)
-    await open_book(pool, DayStore(pool), 0, date(2026, 1, 1), "bench")
-    baseline = await asyncpg.create_pool(
-        own_url,
-        min_size=BASELINE_CONNECTIONS,
-        max_size=BASELINE_CONNECTIONS,
-        server_settings={"search_path": "account", "jit": "off"},
-    )
-    async with baseline.acquire() as connection:
-        await connection.execute((_HERE / "ledger_baseline.sql").read_text(encoding="utf-8"))
-    ids = IdFactory(SystemClock())
-    specs = [
-        AccountSpec(ids.new("acc"), f"owner-{place}", "user_available", "USD")
-        for place in range(ACCOUNTS)
-    ]
-    hot = AccountSpec(ids.new("acc"), "shop", "merchant_pending", "USD")
-    await open_accounts(pool, AccountStore(pool), [*specs, hot])
-    async with pool.acquire() as connection:
-        # Money to begin with, without a million transfers: limits are on.
-        await connection.execute("UPDATE accounts SET credits_posted_minor = $1", _START_MINOR)
-    async with baseline.acquire() as connection:
-        await connection.execute("INSERT INTO plain_accounts SELECT * FROM accounts")
-        await connection.execute("ANALYZE")
-    accounts = [spec.id for spec in specs]
-    return Bench(pool, baseline, accounts, hot.id, ids, random.Random(1))  # noqa: S311
-
-
-async def _coalesced(bench: Bench, ledger: Ledger, seconds: float, *, hot: bool) -> float:
-    booked = 0
-    end = time.perf_counter() + seconds
-    counter = itertools.count()
-
-    async def caller() -> None:
-        nonlocal booked
-        held = ""
-        while time.perf_counter() < end:
-            transfer = _next_transfer(bench, held, next(counter), hot=hot)
-            [result] = await ledger.post([transfer])
-            if result.status != TransferStatus.BOOKED:
-                raise RuntimeError(f"not booked: {result}")
-            held = transfer.id if transfer.kind == TransferKind.PENDING else ""
-            booked += 1
-
-    begun = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-    return booked / (time.perf_counter() - begun)
-
-
-def _next_transfer(bench: Bench, held: str, number: int, *, hot: bool) -> Transfer:
-    """One in ten is a hold and the next of its caller posts it: 20 % pending and post."""
-    transfer_id = bench.ids.new("tfr")
-    if held:
-        return Transfer(
-            transfer_id,
-            TransferKind.POST,
-            pending_id=held,
-            movement="bench.post",
-            reference_id=held,
-        )
-    debit, credit = _pair(bench, hot=hot)
-    return Transfer(
-        transfer_id,
-        TransferKind.PENDING if number % 9 == 0 else TransferKind.SINGLE,
-        debit,
-        credit,
-        "USD",
-        1,
-        movement="bench.move",
-        reference_id=transfer_id,
-        biz_trace_id=transfer_id,
-    )
-
-
-def _pair(bench: Bench, *, hot: bool) -> tuple[str, str]:
-    debit = bench.accounts[int(bench.random.random() * ACCOUNTS)]
-    credit = bench.hot if hot else bench.accounts[int(bench.random.random() * ACCOUNTS)]
-    return (debit, credit) if debit != credit else _pair(bench, hot=hot)
-
-
-async def _each(
-    bench: Bench, seconds: float, post: Callable[[Any, str, str, str], Awaitable[None]]
-) -> float:
-    booked = 0
-    end = time.perf_counter() + seconds
-
-    async def worker() -> None:
-        nonlocal booked
-        async with bench.baseline.acquire() as connection:
-            while time.perf_counter() < end:
-                await post(connection, bench.ids.new("tfr"), *_pair(bench, hot=False))
-                booked += 1
-
-    begun = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(BASELINE_CONNECTIONS)))
-    return booked / (time.perf_counter() - begun)
-
-
-_INSERT_TRANSFER = """
-    INSERT INTO plain_transfers (
-        book, amount_minor, booked_minor, debit_version, credit_version, booked_at,
-        timeout_seconds, business_date, keep_rest, linked, forced, id, kind, status,
-        debit_account_id, credit_account_id, currency_code, pending_id, movement, reference_id,
-        biz_trace_id, tenant_id, mode, merchant_id, actor
-    )
-    VALUES (0, 1, 1, 0, 0, now(), 0, '2026-01-01', false, false, false, $1, 'SINGLE', 'BOOKED',
-            $2, $3, 'USD', '', 'bench.move', $1, $1, 'default', 'LIVE', '', '')
-"""
-_LOCK = """
-    SELECT id, credits_posted_minor - debits_posted_minor - debits_pending_minor AS available
-    FROM plain_accounts WHERE book = 0 AND id = ANY($1::text[]) ORDER BY id FOR UPDATE
-"""
-_DEBIT = """
-    UPDATE plain_accounts
-    SET debits_posted_minor = debits_posted_minor + 1, version = version + 1, updated_at = now()
-    WHERE book = 0 AND id = $1 RETURNING version, debits_posted_minor, credits_posted_minor
-"""
-_CREDIT = """
-    UPDATE plain_accounts
-    SET credits_posted_minor = credits_posted_minor + 1, version = version + 1, updated_at = now()
-    WHERE book = 0 AND id = $1 RETURNING version, debits_posted_minor, credits_posted_minor
-"""
-_ENTRY = """
-    INSERT INTO plain_entries (
-        book, is_debit, business_date, version, amount_minor, debits_posted_minor,
-        credits_posted_minor, booked_at, account_id, transfer_id
-    )
-    VALUES (0, $1, '2026-01-01', $2, 1, $3, $4, now(), $5, $6)
-"""
-
-
-async def _transaction(connection: Any, transfer_id: str, debit: str, credit: str) -> None:
-    async with connection.transaction():
-        await connection.execute(_INSERT_TRANSFER, transfer_id, debit, credit)
-        rows = await connection.fetch(_LOCK, [debit, credit])
-        if any(row["id"] == debit and row["available"] < 1 for row in rows):
-            raise RuntimeError("not booked")
-        debited = await connection.fetchrow(_DEBIT, debit)
-        credited = await connection.fetchrow(_CREDIT, credit)
-        await connection.execute(_ENTRY, True, *debited, debit, transfer_id)
-        await connection.execute(_ENTRY, False, *credited, credit, transfer_id)
-
-
-async def _function(connection: Any, transfer_id: str, debit: str, credit: str) -> None:
-    if not await connection.fetchval("SELECT plain_post($1, $2, $3)", transfer_id, debit, credit):
-        raise RuntimeError("not booked")
-
-
-async def _main(seconds: float, windows: int) -> None:
-    async with Servers("bench", fresh=True, side_by_side=True, only=["postgres"]) as servers:
-        figures = await measure(servers.postgres_url, seconds=seconds, windows=windows)
-    print(json.dumps(figures, indent=2))
+async def _main(windows: int) -> None:
+    async with Servers("bench", fresh=True, side_by_side=True) as servers:
+        figures = await measure(servers, windows)
+    sys.stdout.write(f"{json.dumps(figures, indent=2)}\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--windows", type=int, default=5)
-    arguments = parser.parse_args()
-    uvloop.run(_main(arguments.seconds, arguments.windows))
+    parser.add_argument("--windows", type=int, default=WINDOWS)
+    uvloop.run(_main(parser.parse_args().windows))
