@@ -38,6 +38,8 @@ _RETRY_STATES: Final = frozenset(
         "25006",  # read_only_sql_transaction: a former primary; nothing was written
     }
 )
+# Data exceptions, constraints, limits of the server (an entry too long for its index).
+_VALUE_CLASSES: Final = ("22", "23", "54")
 _READ_BACK_CLASSES: Final = ("08", "57P", "58", "XX")
 _NOT_CONNECTED: Final = frozenset({"53300", "57P03"})  # too many connections, starting up
 
@@ -52,6 +54,14 @@ def classify(error: BaseException) -> Failure | None:
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return Failure.READ_BACK
     return None
+
+
+def is_about_values(error: BaseException) -> bool:
+    """Say whether what was to be written can never be: the values are at fault, not the schema."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.sqlstate or "").startswith(_VALUE_CLASSES)
+    # The client's own refusal of an argument, which never left.
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 def is_away(error: BaseException) -> bool:

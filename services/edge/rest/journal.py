@@ -47,7 +47,11 @@ class Journal:
         waiting_max: int,
     ) -> None:
         self._rows = WrittenBehind(
-            write, waiting_max=waiting_max, pause_seconds=_PAUSE_SECONDS, name="journal entries"
+            write,
+            waiting_max=waiting_max,
+            pause_seconds=_PAUSE_SECONDS,
+            name="journal entries",
+            when_refused=lambda _: _DROPPED.add(1),
         )
         self._keep_partitions = keep_partitions
         self._clock = clock

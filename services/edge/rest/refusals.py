@@ -21,7 +21,12 @@ class Refusals:
     def __init__(
         self, write: WriteRefusals, clock: Clock, *, waiting_max: int, per_second_max: int
     ) -> None:
-        self._rows = WrittenBehind(write, waiting_max=waiting_max, name="refusals")
+        self._rows = WrittenBehind(
+            write,
+            waiting_max=waiting_max,
+            name="refusals",
+            when_refused=lambda _: _DROPPED.add(1),
+        )
         self._clock = clock
         self._per_second_max = per_second_max
         self._second = 0

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
+import pytest
 from paymesh.edge.v1 import EdgeServiceStub, ListStoryRequest, ListStoryResponse
 from paymesh.trade.v1 import CreateOrderRequest, CreateOrderResponse
 from paymesh.type.v1 import StoryItem
 
 from common.context import ActorType, CallContext, Principal, bound
 from common.errors import Outcome, Retry, StateConflictError
+from services.edge.rest.written_behind import WrittenBehind
 from services.edge.store import EdgeStore, JournalEntry
 from tests.integration.edge.conftest import IDS, Edge
 
@@ -123,6 +127,52 @@ async def test_old_days_go_and_days_ahead_come(edge: Edge) -> None:
         )
     assert [row["request_id"] for row in rows] == [one.request_id for one in entries[:2]]
     assert days >= 5
+
+
+async def test_an_entry_that_can_never_be_written_holds_up_no_other(edge: Edge) -> None:
+    """Its values are refused, by the server, its index or the driver: it alone is dropped."""
+    store = EdgeStore(await edge.kit.pool("edge"), "default")
+    good = [_entry(edge.kit.clock.now()) for _ in range(9)]
+    bad = [
+        replace(good[0], request_id=IDS.new("req"), reason="a\0b"),
+        replace(good[0], request_id=IDS.new("req"), noun_id=secrets.token_hex(6000)),
+        replace(good[0], request_id=IDS.new("req"), reason="\ud800"),
+    ]
+    refused: list[JournalEntry] = []
+    rows: WrittenBehind[JournalEntry] = WrittenBehind(
+        store.add_entries, waiting_max=100, name="entries", when_refused=refused.append
+    )
+    waiting = [*good[:4], bad[0], *good[4:6], bad[1], *good[6:], bad[2]]
+
+    for row in waiting:
+        assert rows.add(row)
+    await rows.flush()
+
+    assert refused == bad
+    async with store.pool.acquire() as connection:
+        written = await connection.fetchval(
+            "SELECT count(*) FROM requests WHERE request_id = ANY ($1::text[])",
+            [row.request_id for row in waiting],
+        )
+    assert written == len(good)
+
+
+async def test_a_schema_that_is_not_right_loses_no_entry(edge: Edge) -> None:
+    """What is wrong with the database and not with the rows is waited for."""
+    rows: WrittenBehind[str] = WrittenBehind(_write_nowhere(edge), waiting_max=9, name="entries")
+    rows.add("one")
+    for _ in range(2):
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await rows.flush()
+
+
+def _write_nowhere(edge: Edge) -> Callable[[Sequence[str]], Awaitable[None]]:
+    async def write(_: Sequence[str]) -> None:
+        pool = await edge.kit.pool("edge")
+        async with pool.acquire() as connection:
+            await connection.execute("SELECT nothing FROM nowhere")
+
+    return write
 
 
 def _entry(at: Any) -> JournalEntry:
