@@ -134,10 +134,12 @@ def expected_of_payment(payment: Values) -> Lines:
     state = payment["state"]
     if payment["received_currency_code"]:
         # Other money came than was asked for: as much as came, in its own currency.
-        return _some(_expected_of_conflict(state, int(payment["received_minor"])))
+        received = int(payment["received_minor"])
+        back = _expected_of_return(payment, received, "payment.conflict_return")
+        return _some({"payment.conflict": received, **back})
     if state in ("RETURNED", "UNCLAIMED"):
-        last = "payment.return" if state == "RETURNED" else "payment.unclaim"
-        return {"payment.receive": amount, last: amount}
+        back = _expected_of_return(payment, amount, "payment.return")
+        return {"payment.receive": amount, **back}
     if state != "SUCCEEDED":
         return {"payment.receive": amount} if state in ("RECEIVED", "RETURNING") else {}
     if payment["order_type"] == "recharge":
@@ -150,12 +152,17 @@ def expected_of_payment(payment: Values) -> Lines:
     return _some(lines)
 
 
-def _expected_of_conflict(state: str, received: int) -> Lines:
-    lines = {"payment.conflict": received}
-    if state == "RETURNED":
-        lines["payment.conflict_return"] = received
-    if state == "UNCLAIMED":
-        lines["payment.unclaim"] = received
+def _expected_of_return(payment: Values, amount: int, movement: str) -> Lines:
+    """Return what is booked of money that has to go back, which a channel may do too often."""
+    state, lines = payment["state"], {}
+    if state == "UNCLAIMED" or (state == "RETURNED" and payment.get("way_out") == "UNCLAIM"):
+        lines["payment.unclaim"] = amount
+        if state == "RETURNED":
+            lines["payment.unclaimed_return"] = amount
+    elif state == "RETURNED":
+        lines[movement] = amount
+    if times := int(payment.get("late_returns", "0")):
+        lines["payment.late_return"] = amount * times
     return lines
 
 

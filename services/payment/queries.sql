@@ -41,13 +41,14 @@ UPDATE payments SET state = new.state, version = new.version, channel = new.chan
     decline_code = new.decline_code, raw_code = new.raw_code, advice = new.advice,
     business_date = new.business_date, updated_at = new.updated_at,
     received_currency_code = new.received_currency_code, received_minor = new.received_minor,
-    return_attempt = new.return_attempt, retried_steps = new.retried_steps
+    return_attempt = new.return_attempt, retried_steps = new.retried_steps, way_out = new.way_out,
+    late_returns = new.late_returns
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::int[],
     $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[],
-    $15::timestamptz[], $16::text[], $17::bigint[], $18::int[], $19::text[])
+    $15::timestamptz[], $16::text[], $17::bigint[], $18::int[], $19::text[], $20::text[], $21::int[])
 AS new (id, expected_version, state, version, channel, channel_reason, attempt, action_kind,
     action_content, failure_reason, decline_code, raw_code, advice, business_date, updated_at,
-    received_currency_code, received_minor, return_attempt, retried_steps)
+    received_currency_code, received_minor, return_attempt, retried_steps, way_out, late_returns)
 WHERE payments.id = new.id AND payments.version = new.expected_version
 RETURNING payments.id, new.expected_version, EXISTS (
     SELECT FROM exceptions
@@ -62,7 +63,7 @@ SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, f
     decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
     refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
     expires_at, created_at, updated_at, received_currency_code, received_minor, return_attempt,
-    retried_steps
+    retried_steps, way_out, late_returns
 FROM payments WHERE id = ANY ($1::text[]);
 
 -- name: find_payments_of_order
@@ -73,7 +74,7 @@ SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, f
     decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
     refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
     expires_at, created_at, updated_at, received_currency_code, received_minor, return_attempt,
-    retried_steps
+    retried_steps, way_out, late_returns
 FROM payments WHERE order_id = $1 ORDER BY created_at, id;
 
 -- name: find_payment_of_reference
@@ -84,7 +85,7 @@ SELECT payment_id FROM attempts WHERE reference = $1;
 -- Payments in the order of their ids, for audits.
 SELECT id, order_id, mode, merchant_id, product, state, currency_code, amount_minor, fee_minor,
     refunded_minor, user_id, channel, order_type, attempt, business_date, received_currency_code,
-    received_minor, return_attempt
+    received_minor, return_attempt, way_out, late_returns
 FROM payments WHERE id > $1 ORDER BY id LIMIT $2;
 
 -- name: list_refund_facts
@@ -129,7 +130,7 @@ SELECT id, order_id, tenant_id, mode, merchant_id, actor, request_id, product, f
     decline_code, raw_code, advice, fee_minor, fee_returned_on_refund, refunded_minor,
     refunding_minor, fee_given_back_minor, business_date, biz_trace_id, client_ip, device_id,
     expires_at, created_at, updated_at, received_currency_code, received_minor, return_attempt,
-    retried_steps
+    retried_steps, way_out, late_returns
 FROM payments WHERE id = $1 FOR UPDATE;
 
 -- name: finish_refund_reservation

@@ -12,7 +12,7 @@ from tests.model_stores.statements import Rows
 _PAYMENT: Final = Shape(
     "id order_id mode merchant_id product state currency_code amount_minor fee_minor"
     " refunded_minor user_id channel order_type attempt business_date received_currency_code"
-    " received_minor return_attempt"
+    " received_minor return_attempt way_out late_returns"
 )
 _REFUND: Final = Shape(
     "id payment_id order_id mode merchant_id state currency_code amount_minor fee_returned_minor"

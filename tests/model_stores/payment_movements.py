@@ -13,7 +13,7 @@ from tests.model_stores.tables import by_row
 _PAYMENT_CHANGE: Final = (
     "id expected_version state version channel channel_reason attempt action_kind action_content"
     " failure_reason decline_code raw_code advice business_date updated_at received_currency_code"
-    " received_minor return_attempt retried_steps"
+    " received_minor return_attempt retried_steps way_out late_returns"
 )
 _NEW_REFUND: Final = (
     "id payment_id order_id tenant_id mode merchant_id actor state version currency_code"

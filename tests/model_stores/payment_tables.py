@@ -23,7 +23,8 @@ PAYMENT: Final = Shape(
     " channel_reason attempt risk_verdict risk_rules action_kind action_content failure_reason"
     " decline_code raw_code advice fee_minor fee_returned_on_refund refunded_minor refunding_minor"
     " fee_given_back_minor business_date biz_trace_id client_ip device_id expires_at created_at"
-    " updated_at received_currency_code received_minor return_attempt retried_steps"
+    " updated_at received_currency_code received_minor return_attempt retried_steps way_out"
+    " late_returns"
 )
 REFUND: Final = Shape(
     "id payment_id order_id tenant_id mode merchant_id actor state version currency_code"
@@ -60,6 +61,8 @@ TABLES: Final[tuple[TableSpec, ...]] = (
             "received_minor": 0,
             "return_attempt": 1,
             "retried_steps": "",
+            "way_out": "",
+            "late_returns": 0,
         },
         checks={
             "payments_version_check": lambda row: row["version"] > 0,
@@ -68,6 +71,8 @@ TABLES: Final[tuple[TableSpec, ...]] = (
             "payments_refunded_minor_check": lambda row: row["refunded_minor"] >= 0,
             "payments_refunding_minor_check": lambda row: row["refunding_minor"] >= 0,
             "payments_fee_given_back_minor_check": lambda row: row["fee_given_back_minor"] >= 0,
+            "payments_way_out_check": lambda row: row["way_out"] in ("", "RETURN", "UNCLAIM"),
+            "payments_late_returns_check": lambda row: row["late_returns"] >= 0,
             "refunds_never_exceed_the_payment": _is_refunded_within,
             "fees_given_back_never_exceed_the_fee": lambda row: (
                 row["fee_given_back_minor"] <= row["fee_minor"]

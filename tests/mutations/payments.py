@@ -9,6 +9,8 @@ from tests.mutations.safety import Edit, Safety
 _QUERIES: Final = "services/payment/queries.sql"
 _REFUND: Final = "services/payment/flows/refund_payment.py"
 _COLLECT: Final = "services/payment/flows/collect_payment.py"
+_RETURN: Final = "services/payment/flows/return_payment.py"
+_RETURNS: Final = "tests/integration/payment/test_racing_returns.py"
 _STEPS: Final = "tests/integration/payment/test_payment_safeties.py"
 _FLOWS: Final = "tests/integration/payment/test_crashing_flows.py"
 _DYING: Final = f"{_FLOWS}::test_dying_at_any_step_of_a_flow_moves_the_money_exactly_once"
@@ -166,6 +168,23 @@ SAFETIES: Final = (
         before="    _P.FAILED: frozenset({_P.RECEIVED, _P.CONFLICTED}),\n",
         after="    _P.FAILED: frozenset(),\n",
         tests=(f"{_KINDS}::test_a_payment_let_fail_still_takes_late_money",),
+    ),
+    Safety(
+        name="payment-way-out-before-booking",
+        protects="Of money that has to go back either the return is booked or that it is kept, though"
+        " the channel changes its mind between.",
+        file=_RETURN,
+        before="    return await save(parts, change)\n\n\nasync def _book_way_out(",
+        after="    return after\n\n\nasync def _book_way_out(",
+        tests=(f"{_RETURNS}::test_a_mind_that_changes_at_any_step_of_keeping_is_booked_once",),
+    ),
+    Safety(
+        name="payment-late-return-is-booked",
+        protects="What a channel gives back after a return had ended is in the books, each time.",
+        file="services/payment/flows/book_late_return.py",
+        before="    while payment.state in PAYMENT_RETURN_ENDED and _times_booked(payment) < times:\n",
+        after="    while False:\n",
+        tests=(f"{_WALK}[be given back what was kept]", f"{_WALK}[be given back twice]"),
     ),
     Safety(
         name="desk-one-exception-an-occasion",

@@ -30,6 +30,15 @@ class PaymentForm(enum.StrEnum):
     TRANSFER = "TRANSFER"
 
 
+class WayOut(enum.StrEnum):
+    """How money that has to go back leaves the platform's ways."""
+
+    RETURN = "RETURN"
+    """The channel says that the payer has it."""
+    UNCLAIM = "UNCLAIM"
+    """It refuses for good: kept for the payer."""
+
+
 Tries = Mapping[str, int]
 """Step of a booking → which try of it the next one is; a step that is not named is at its first.
 
@@ -123,6 +132,10 @@ class Payment:
     """What really came, where it was other money than `amount`: from CONFLICTED on."""
     return_attempt: int = 1
     """Number of the attempt to give all of it back at the channel."""
+    way_out: WayOut | None = None
+    """What is booked, or was: decided first, while RETURNING, so that never both are."""
+    late_returns: int = 0
+    """How often the channel has given it back too often: each a loss."""
     tries: Tries = field(default_factory=dict)
     updated_at: datetime | None = None
     """When it changed last; None before it was written."""

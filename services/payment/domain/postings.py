@@ -137,6 +137,34 @@ def unclaim_chain(payment: Payment, account_of: AccountOf) -> Chain:
     )
 
 
+def unclaimed_return_chain(payment: Payment, account_of: AccountOf) -> Chain:
+    """The channel gave back what is kept for the payer: unclaimed → where it came from."""
+    return (
+        _single(
+            payment.id,
+            ("unclaimed_return", *_again(payment.tries, "unclaimed_return")),
+            "payment.unclaimed_return",
+            account_of(PLATFORM, "unclaimed"),
+            source_account(payment, account_of),
+            payment.money_in.amount_minor,
+        ),
+    )
+
+
+def late_return_chain(payment: Payment, account_of: AccountOf) -> Chain:
+    """The channel gave all of it back once more: loss → where it came from, by its number."""
+    return (
+        _single(
+            payment.id,
+            ("late_return", payment.late_returns + 1, *_again(payment.tries, "late_return")),
+            "payment.late_return",
+            account_of(PLATFORM, "loss"),
+            source_account(payment, account_of),
+            payment.money_in.amount_minor,
+        ),
+    )
+
+
 def hold_sources(payment: Payment) -> tuple[str, ...]:
     """Return the kinds of account that a refund may be held on, in the order of trying."""
     if payment.order_type == "recharge":

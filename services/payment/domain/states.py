@@ -55,7 +55,8 @@ PAYMENT_MOVES: Final[Mapping[PaymentState, frozenset[PaymentState]]] = {
     _P.FAILED: frozenset({_P.RECEIVED, _P.CONFLICTED}),
     _P.CLOSED: frozenset({_P.RECEIVED, _P.CONFLICTED}),
     _P.RETURNED: frozenset(),
-    _P.UNCLAIMED: frozenset(),
+    # Late news: the channel gave it back after all.
+    _P.UNCLAIMED: frozenset({_P.RETURNED}),
 }
 
 REFUND_MOVES: Final[Mapping[RefundState, frozenset[RefundState]]] = {
@@ -74,7 +75,10 @@ PAYMENT_ENDED: Final = frozenset({_P.SUCCEEDED, _P.FAILED, _P.CLOSED, _P.RETURNE
 """Nothing more happens by itself."""
 
 PAYMENT_OVER: Final = frozenset({_P.SUCCEEDED, _P.RETURNED, _P.UNCLAIMED})
-"""Ended for ever: not even late news of the channel moves it again."""
+"""Ended for its order and its payer: late news can only tell of money that went back once more."""
+
+PAYMENT_RETURN_ENDED: Final = frozenset({_P.RETURNED, _P.UNCLAIMED})
+"""What had to go back has left our ways; the channel was asked for that, perhaps several times."""
 
 PAYMENT_LOST: Final = frozenset(
     {_P.FAILED, _P.CLOSED, _P.CONFLICTED, _P.RETURNING, _P.RETURNED, _P.UNCLAIMED}

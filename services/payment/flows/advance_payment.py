@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from common.context import bound
 from services.payment.domain.payments import Payment
-from services.payment.domain.states import PAYMENT_OPEN, PAYMENT_OVER, PaymentState
+from services.payment.domain.states import (
+    PAYMENT_OPEN,
+    PAYMENT_OVER,
+    PAYMENT_RETURN_ENDED,
+    PaymentState,
+)
+from services.payment.flows.book_late_return import book_late_returns
 from services.payment.flows.collect_payment import apply_news, collect_from_ledger
 from services.payment.flows.parts import Parts, call_of
+from services.payment.flows.return_payment import give_back
 from services.payment.flows.save_payment import reporting_refusals
-from services.payment.flows.settle_payment import give_back, settle
+from services.payment.flows.settle_payment import settle
 
 
 async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
     """Bring a payment as far as it goes now; return it, or None when there is none.
 
+    One that was given back, or kept for its payer, is asked about too: the channel may have given
+    it back once more.
+
     Raises PaymeshError when a peer cannot be reached: the job comes back.
     """
     payment = await parts.store.find_payment(payment_id)
-    if payment is None or payment.state in PAYMENT_OVER:
+    if payment is None or payment.state is PaymentState.SUCCEEDED:
         return payment
     with bound(call_of(payment)):
         async with reporting_refusals(parts, payment):
@@ -32,7 +42,11 @@ async def _advance(parts: Parts, payment: Payment) -> Payment:
     if payment.state is PaymentState.RECEIVED:
         return await settle(parts, payment)
     if payment.state is PaymentState.RETURNING:
-        return await give_back(parts, payment)
+        payment = await give_back(parts, payment)
+    if payment.state in PAYMENT_RETURN_ENDED:
+        return await book_late_returns(parts, payment)
+    if payment.state is PaymentState.RETURNING:
+        return payment
     if payment.state is PaymentState.CONFLICTED:
         return payment  # its exception brings it on, by a person's decision or at the deadline
     if payment.is_internal:

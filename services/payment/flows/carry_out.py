@@ -28,8 +28,8 @@ from services.payment.flows.advance_payment import advance_payment
 from services.payment.flows.collect_payment import fail
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.refund_payment import advance_refund_by_id, fail_refund
+from services.payment.flows.return_payment import give_back, keep_unclaimed
 from services.payment.flows.save_payment import reporting_refusals, save
-from services.payment.flows.settle_payment import give_back, keep_unclaimed
 from services.payment.store.exceptions import ExceptionChange
 from services.payment.store.rows import Change, RefundChange
 
@@ -160,19 +160,22 @@ async def _retry_return(parts: Parts, exception: PaymentException) -> None:
 async def _is_still_refused(parts: Parts, payment: Payment) -> bool:
     """Ask about the refused attempt a last time: some money is given back after a refusal.
 
-    Where nobody knows now, what is decided waits until somebody does.
+    Where nobody knows now, what is decided waits until somebody does. Where it is decided already
+    what is booked, that is gone on with.
     """
-    news = await parts.peers.query_refund(payment.id, payment.return_attempt)
-    if news.state == "SUCCEEDED":
-        async with reporting_refusals(parts, payment):
-            await give_back(parts, payment)
-    return news.state in ("FAILED", "NOT_FOUND")
+    if payment.way_out is None:
+        news = await parts.peers.query_refund(payment.id, payment.return_attempt)
+        if news.state != "SUCCEEDED":
+            return news.state in ("FAILED", "NOT_FOUND")
+    async with reporting_refusals(parts, payment):
+        await give_back(parts, payment)
+    return False
 
 
 async def _retry_booking(parts: Parts, exception: PaymentException) -> None:
     """First the same ids, whose answer proves whether they are burned; then the next ones."""
     try:
-        await _book_again(parts, exception)
+        await _advance(parts, exception)
     except LedgerRefusedError as error:
         await _try_next_ids(parts, exception, error.metadata["step"])
         return
@@ -207,19 +210,9 @@ async def _try_next_ids(parts: Parts, exception: PaymentException, step: str) ->
             RefundChange(subject, tried, (), words, call_of(subject), now, resolves=(exception.id,))
         )
     try:
-        await _book_again(parts, exception)
+        await _advance(parts, exception)
     except LedgerRefusedError:
         return  # an exception of its own tells of it, with a longer deadline
-
-
-async def _book_again(parts: Parts, exception: PaymentException) -> None:
-    if not exception.occasion.startswith("unclaim."):
-        await _advance(parts, exception)
-        return
-    payment = await parts.store.find_payment(exception.subject_id)
-    if payment is not None and await _is_still_refused(parts, payment):
-        async with reporting_refusals(parts, payment):
-            await keep_unclaimed(parts, payment)
 
 
 async def _unclaim(parts: Parts, exception: PaymentException) -> None:

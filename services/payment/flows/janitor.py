@@ -7,8 +7,15 @@ from datetime import datetime
 from common.errors import PaymeshError
 from common.jobs.job import Again, Done, Job, Result
 from services.payment.domain.exceptions import ExceptionState
-from services.payment.domain.states import PAYMENT_ENDED, REFUND_ENDED, PaymentState
+from services.payment.domain.payments import Payment
+from services.payment.domain.states import (
+    PAYMENT_ENDED,
+    PAYMENT_RETURN_ENDED,
+    REFUND_ENDED,
+    PaymentState,
+)
 from services.payment.flows.advance_payment import advance_payment
+from services.payment.flows.book_late_return import is_under_way
 from services.payment.flows.carry_out import carry_out
 from services.payment.flows.parts import Parts
 from services.payment.flows.refund_payment import advance_refund_by_id
@@ -31,11 +38,19 @@ class Janitor:
                 await report_unknown(self._parts, payment)
             raise
         if payment is None or payment.state in PAYMENT_ENDED:
-            return Done()
+            return await self._end(payment)
         if payment.state is PaymentState.CONFLICTED:
             return Done()  # its exception has a job of its own
         await report_unknown(self._parts, payment)
         return self._later(payment.created_at, str(payment.state))
+
+    async def _end(self, payment: Payment | None) -> Result:
+        """Ask no more, unless an attempt to give the money back once more is on its way."""
+        if payment is None or payment.state not in PAYMENT_RETURN_ENDED:
+            return Done()
+        if not await is_under_way(self._parts, payment):
+            return Done()
+        return self._later(payment.created_at, "an attempt to give it back has not ended")
 
     async def ask_about_refund(self, job: Job) -> Result:
         """Bring a refund further; come back later while it has not ended."""

@@ -39,6 +39,13 @@ async def save(parts: Parts, change: Change) -> Payment:
     return await parts.store.find_payment(change.before.id) or change.after
 
 
+def path_from(payment: Payment, end: PaymentState) -> tuple[PaymentState, ...]:
+    """Return the moves of a payment whose money has come, from where it stands to an end."""
+    if payment.state in (PaymentState.RECEIVED, PaymentState.CONFLICTED):
+        return (end,)
+    return (PaymentState.RECEIVED, end)
+
+
 async def book(parts: Parts, chain: Chain, currency_code: str, step: str) -> Booked:
     """Book what must not fail.
 

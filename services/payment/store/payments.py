@@ -15,7 +15,7 @@ from common.events.outbox import Outbox
 from common.ids import channel_reference
 from common.jobs.jobs import Jobs
 from services.payment.domain.payments import Payment
-from services.payment.domain.states import PAYMENT_ENDED, PAYMENT_OPEN
+from services.payment.domain.states import PAYMENT_ENDED, PAYMENT_OPEN, PAYMENT_OVER
 from services.payment.store.exceptions import ExceptionStore, Settled
 from services.payment.store.rows import (
     ADVANCE_PAYMENT,
@@ -90,7 +90,12 @@ class PaymentStore:
             )
             await add_history(connection, [row for change in won for row in move_rows(change)])
             await self._outbox.add(connection, [e for change in won for e in change.events])
-            ended = [c.after.id for c in won if c.after.state in PAYMENT_ENDED]
+            # What is asked about one that was over before may be news that this change is not of.
+            ended = [
+                c.after.id
+                for c in won
+                if c.after.state in PAYMENT_ENDED and c.before.state not in PAYMENT_OVER
+            ]
             if ended:
                 await self._jobs.cancel(connection, ADVANCE_PAYMENT, ended)
             await self._jobs.add(

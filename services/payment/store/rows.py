@@ -29,6 +29,7 @@ from services.payment.domain.payments import (
     PaymentForm,
     Refund,
     Tries,
+    WayOut,
 )
 from services.payment.domain.states import PaymentState, RefundState
 
@@ -239,6 +240,8 @@ def change_columns(changes: Sequence[Change]) -> list[list[object]]:
             c.after.received.amount_minor if c.after.received else 0,
             c.after.return_attempt,
             tries_text(c.after.tries),
+            c.after.way_out or "",
+            c.after.late_returns,
         )
         for c in changes
     ]
@@ -299,6 +302,8 @@ def payment_from(row: Record) -> Payment:
         business_date=row["business_date"],
         received=_money(row["received_currency_code"], row["received_minor"]),
         return_attempt=row["return_attempt"],
+        way_out=WayOut(row["way_out"]) if row["way_out"] else None,
+        late_returns=row["late_returns"],
         tries=_tries(row["retried_steps"]),
         updated_at=row["updated_at"],
         subject=row["subject"],

@@ -46,6 +46,14 @@ from flow_cases import (
     waits_for_the_payer,
 )
 from payment_kit import PaymentKit
+from return_cases import (
+    channel_returns,
+    is_back_by_another_attempt,
+    is_kept,
+    nothing_is_unclaimed,
+    other_money_is_back_by_another_attempt,
+    other_money_is_kept,
+)
 
 from common.errors import PaymeshError
 
@@ -64,6 +72,8 @@ GIVEN_BACK: Lines = HELD | {
 }
 RELEASED: Lines = HELD | {"refund.void": [REFUND - FEE_BACK], "refund.fee_void": [FEE_BACK]}
 LATE: Lines = {"refund.late": [REFUND]}
+RETURNED: Lines = RECEIVED | {"payment.return": [AMOUNT]}
+OTHER: Lines = {"payment.conflict": [900]}
 OVERTAKEN: tuple[tuple[str, Lines], ...] = (("SUCCEEDED", GIVEN_BACK), ("FAILED", RELEASED))
 """The janitor went on before the decision to fail stood: it is finished, or held and released."""
 
@@ -121,6 +131,16 @@ class Scenario:
 def unclaimed(came: int) -> Lines:
     """The movement that keeps it for the payer."""
     return {"payment.unclaim": [came]}
+
+
+def given_back(came: int) -> Lines:
+    """It was kept, and the channel gave it back after all."""
+    return unclaimed(came) | {"payment.unclaimed_return": [came]}
+
+
+def lost(came: int) -> Lines:
+    """The channel gave it back once too often."""
+    return {"payment.late_return": [came]}
 
 
 SCENARIOS = {
@@ -263,6 +283,51 @@ SCENARIOS = {
             "UNCLAIMED",
             RECEIVED | unclaimed(AMOUNT),
             5,
+        ),
+        Scenario(
+            "be given back what was kept",
+            "qr_pay",
+            both(is_kept, channel_returns(1)),
+            go_on,
+            "RETURNED",
+            RECEIVED | given_back(AMOUNT),
+            4,
+        ),
+        Scenario(
+            "be given back what was kept of other money",
+            "quick_pay",
+            both(other_money_is_kept, channel_returns(1)),
+            go_on,
+            "RETURNED",
+            OTHER | given_back(900),
+            4,
+        ),
+        Scenario(
+            "be given back what is not there any more",
+            "qr_pay",
+            both(both(is_kept, nothing_is_unclaimed), channel_returns(1)),
+            go_on,
+            "UNCLAIMED",
+            RECEIVED | unclaimed(AMOUNT) | lost(AMOUNT),
+            5,
+        ),
+        Scenario(
+            "be given back twice",
+            "qr_pay",
+            both(is_back_by_another_attempt, channel_returns(1)),
+            go_on,
+            "RETURNED",
+            RETURNED | lost(AMOUNT),
+            4,
+        ),
+        Scenario(
+            "be given back twice what did not fit",
+            "quick_pay",
+            both(other_money_is_back_by_another_attempt, channel_returns(1)),
+            go_on,
+            "RETURNED",
+            OTHER | {"payment.conflict_return": [900]} | lost(900),
+            4,
         ),
         Scenario("give back by channel", "quick_pay", paid, give_back, "SUCCEEDED", GIVEN_BACK, 5),
         Scenario(

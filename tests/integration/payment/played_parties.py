@@ -165,7 +165,7 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
         state = CHANNEL_REFUND_STATE_SUCCEEDED
         if reference in bank.refused:
             state = CHANNEL_REFUND_STATE_FAILED
-        elif bank.takes_time:
+        elif bank.takes_time and reference not in bank.refunded:
             state = CHANNEL_REFUND_STATE_PENDING
         else:
             bank.refunded.setdefault(reference, bank.refunds[reference])

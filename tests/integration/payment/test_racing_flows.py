@@ -7,36 +7,17 @@ ids, so whoever is first, the money moves once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from flow_scenarios import SCENARIOS
-from payment_kit import Fault, PaymentKit
+from overtaking import Overtaken
+from payment_kit import PaymentKit
 
 from common.errors import PaymeshError
 
 STEPS_MAX = 60
 JANITOR_SECONDS = 35
-
-
-@dataclass
-class Overtaken(Fault):
-    """Lets others run before one step, instead of dying there."""
-
-    others: Callable[[], Awaitable[None]] | None = None
-    reached: bool = False
-
-    async def around(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Do the work, perhaps after the others."""
-        here = self.seen == self.step
-        self.seen += 1
-        if here and self.others is not None:
-            self.reached = True
-            await self.others()
-        return await work()
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

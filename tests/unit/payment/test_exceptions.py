@@ -108,6 +108,7 @@ def test_what_is_resolved_stays_so() -> None:
         (ExceptionKind.LEDGER_REFUSED, PaymentState.UNKNOWN, False),
         (ExceptionKind.LEDGER_REFUSED, PaymentState.CONFLICTED, True),
         (ExceptionKind.REFUND_AFTER_FAILURE, RefundState.FAILED, False),
+        (ExceptionKind.RETURN_AFTER_END, PaymentState.RETURNED, False),
         (ExceptionKind.CALLBACK_CONTRADICTION, PaymentState.SUCCEEDED, False),
     ],
 )
@@ -149,6 +150,14 @@ def _payment_fact(**values: str) -> dict[str, str]:
         (
             {"state": "UNCLAIMED", "received_currency_code": "USD", "received_minor": "900"},
             {"payment.conflict": 900, "payment.unclaim": 900},
+        ),
+        (
+            {"state": "RETURNED", "way_out": "UNCLAIM"},
+            {"payment.receive": 1000, "payment.unclaim": 1000, "payment.unclaimed_return": 1000},
+        ),
+        (
+            {"state": "RETURNED", "way_out": "RETURN", "late_returns": "2"},
+            {"payment.receive": 1000, "payment.return": 1000, "payment.late_return": 2000},
         ),
     ],
 )

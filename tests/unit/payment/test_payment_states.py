@@ -49,10 +49,10 @@ def test_every_refund_state_is_reached_and_leads_to_an_end() -> None:
 
 
 def test_ended_money_never_moves_again() -> None:
-    """Only what ended without money may still learn that there was some."""
+    """Only what ended without money may learn that there was some, or what is kept that it went."""
     assert not PAYMENT_MOVES[PaymentState.SUCCEEDED]
     assert not PAYMENT_MOVES[PaymentState.RETURNED]
-    assert not PAYMENT_MOVES[PaymentState.UNCLAIMED]
+    assert PAYMENT_MOVES[PaymentState.UNCLAIMED] == {PaymentState.RETURNED}
     for state in (PaymentState.FAILED, PaymentState.CLOSED):
         assert PAYMENT_MOVES[state] == {PaymentState.RECEIVED, PaymentState.CONFLICTED}
     for ended in REFUND_ENDED:
