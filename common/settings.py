@@ -82,9 +82,6 @@ class Settings(PaymeshSettings):
     business_time_zone: str = "Asia/Shanghai"
     """The zone in which business days begin and end."""
 
-    host: str = "127.0.0.1"
-    """The address that this process listens on."""
-
     drain_seconds: float = Field(default=15.0, gt=0)
     """Longest a stopping process waits for the calls that it has accepted."""
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.clock import Clock
 from common.money import AMOUNT_MINOR_MAX, Money
 from services.channel.adapters import AdapterRegistryError, build_adapter
-from services.channel.config import ChannelSettings
+from services.channel.config import NOWHERE, ChannelSettings
 from services.channel.errors import ChannelUnknownError
 from services.channel.guard import Guard, Hook
 from services.channel.results import ChannelInvalidError, ChannelUnavailableError, Verb
@@ -167,7 +167,7 @@ class Catalogue:
     def callback_url_of(self, code: str) -> str:
         """Return where a channel calls back; empty for nowhere."""
         base = self._settings.callback_url
-        return f"{base.rstrip('/')}/{code}" if base else ""
+        return "" if base == NOWHERE else f"{base.rstrip('/')}/{code}"
 
     async def load(self) -> None:
         """Bring the file into the table when it is new, and the table into this process.

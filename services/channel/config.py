@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import PaymeshSettings
+
+NOWHERE: Final = "nowhere"
+"""The callback address of channels that are not to call back; empty would be the default."""
 
 
 class ChannelSettings(PaymeshSettings):
@@ -27,7 +31,7 @@ class ChannelSettings(PaymeshSettings):
 
     callback_url: str = "http://127.0.0.1:8080/callbacks"
     """Where channels call back, as seen by them; the channel's code is added as the last part.
-    Empty: they are told not to, and only questions bring news."""
+    `nowhere`: they are told not to, and only questions bring news."""
 
     reload_seconds: float = Field(default=3.0, gt=0)
     """How often the file and the table of channels are looked at for changes."""

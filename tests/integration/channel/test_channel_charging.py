@@ -18,6 +18,7 @@ from common.errors import (
     UnavailableError,
 )
 from common.money import Money
+from services.channel.config import ChannelSettings
 from services.channel.domain import Charge, ChargeState
 from services.channel.errors import ChannelUnknownError, RefusedByChannelError
 from services.channel.flows.close_charge import close_charge
@@ -58,6 +59,28 @@ async def test_card_number_is_nowhere_in_the_rows(kit: ChannelKit) -> None:
         statement = f"SELECT row_to_json({table})::text AS text FROM {table}"  # noqa: S608
         rows = await kit.rows(statement)
         assert not any(number in row["text"] for row in rows)
+
+
+async def test_channel_that_is_not_to_call_back_is_known_by_asking(
+    kit: ChannelKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYMESH_CHANNEL_CALLBACK_URL", "nowhere")
+    nowhere = ChannelSettings().callback_url
+    kit.parts.catalogue._settings = kit.settings.model_copy(update={"callback_url": nowhere})
+    assert kit.parts.catalogue.callback_url_of("alipay_a") == ""
+    asked = kit.qr()
+    await kit.scan((await kit.charge(asked)).qr_content)
+
+    charge, _ = await query_charge(kit.parts, asked.reference, PAYMENT)
+
+    assert charge.state is ChargeState.SUCCEEDED
+    assert await kit.verdicts(asked.reference) == []
+    owed = await kit.sandbox.store.run(
+        lambda db: db.execute(
+            "SELECT count(*) FROM notices WHERE fields LIKE ?", (f"%{asked.reference}%",)
+        ).fetchone()[0]
+    )
+    assert owed == 0
 
 
 async def test_same_reference_at_once_is_executed_once(new_kit: NewKit) -> None:
