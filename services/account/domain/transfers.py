@@ -210,7 +210,7 @@ class Entry:
 
 # What a repeat must say again. The circumstances (actor, story) may differ: another instance of
 # the caller may send the retry.
-_COMPARED = (
+COMPARED = (
     "kind",
     "pending_id",
     "debit_account_id",
@@ -238,7 +238,7 @@ def first_difference(repeat: Transfer, stored: Transfer) -> str | None:
 
     What a POST or VOID leaves out was taken from its pending transfer, and is no difference.
     """
-    for name in _COMPARED:
+    for name in COMPARED:
         said = getattr(repeat, name)
         if said != getattr(stored, name) and not (
             said == "" and repeat.pending_id and name in _TAKEN_FROM_PENDING
