@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,19 @@ class ModelBooks(DatabaseBooks):
         self._server_clock.ahead += timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("scenario", load_scenarios(), ids=lambda one: one.name)
+def _scenarios() -> list[Any]:
+    """All scenarios; thousands of transfers show nothing of the model that a few do not."""
+    return [
+        pytest.param(
+            scenario,
+            id=scenario.name,
+            marks=[pytest.mark.long] if len(scenario.lines) > 1000 else [],
+        )
+        for scenario in load_scenarios()
+    ]
+
+
+@pytest.mark.parametrize("scenario", _scenarios())
 async def test_playing_a_scenario_on_the_model_gives_the_expected_results(
     scenario: Scenario,
 ) -> None:

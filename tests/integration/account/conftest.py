@@ -32,6 +32,7 @@ from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
 from tests.scenarios.account.language import BASE_DATE
+from tests.scenarios.account.memory import line_on
 
 MIGRATIONS = Path(services.account.__file__).parent / "migrations"
 
@@ -155,14 +156,20 @@ class DatabaseBooks:
 
     async def freeze_by_court(self, account_id: str, amount_minor: int) -> None:
         """Freeze an amount."""
+        await self._change_limits(account_id, court_frozen_minor=amount_minor)
+
+    async def change_credit_limit(self, account_id: str, amount_minor: int) -> None:
+        """Give an account another credit limit."""
+        await self._change_limits(account_id, credit_limit_minor=amount_minor)
+
+    async def _change_limits(self, account_id: str, **limits: int) -> None:
+        account = await self.account(account_id)
+        now = {
+            "credit_limit_minor": account.credit_limit_minor,
+            "court_frozen_minor": account.court_frozen_minor,
+        }
         request = await self._request(account_id)
-        await change_limits(
-            self._kit.pool,
-            self._kit.accounts,
-            request,
-            credit_limit_minor=0,
-            court_frozen_minor=amount_minor,
-        )
+        await change_limits(self._kit.pool, self._kit.accounts, request, **(now | limits))
 
     async def wait(self, seconds: int) -> None:
         """Let the time of holds pass, by moving their ends: the database's clock is nobody's."""
@@ -185,6 +192,16 @@ class DatabaseBooks:
     async def account(self, account_id: str) -> Account:
         """Read an account."""
         return (await self._kit.accounts.read(0, [account_id]))[account_id]
+
+    async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
+        """The account's lines: version, change and balance on its normal side."""
+        side = (await self.account(account_id)).normal_side
+        lines = await self._kit.reading.list_entries(0, account_id, limit=1000)
+        return [line_on(side, line) for line in lines]
+
+    async def kept(self, ids: list[str]) -> set[str]:
+        """The ids under which something is kept."""
+        return set(await self._kit.reading.read_transfers(0, ids))
 
     async def rewind(self) -> None:
         """Back to the first business date, which only a test may do."""

@@ -2,8 +2,9 @@
 
 One statement a line; `#` begins a comment.
 
-    account NAME KIND CURRENCY [limit=N] [book=N]   open an account
+    account NAME KIND CURRENCY [limit=N] [book=N] [buffered]   open an account
     status NAME STATUS                              freeze, unfreeze, close
+    limit NAME N                                    give another credit limit
     court NAME N                                    freeze an amount by court
     wait SECONDS                                    let the time of holds pass
     date YYYY-MM-DD                                 advance the business date
@@ -11,24 +12,27 @@ One statement a line; `#` begins a comment.
     ID post PENDING [AMOUNT] [options] -> EXPECTED
     ID void PENDING [options] -> EXPECTED
     batch … end                                     the transfers between are one call
-    balance NAME [available=N] [frozen=N] [posted=DEBITS/CREDITS]
+    balance NAME [available=N] [frozen=N] [posted=DEBITS/CREDITS] [pending=DEBITS/CREDITS]
+                 [version=N]
+    entries NAME VERSION:CHANGE=BALANCE …           all lines, on the account's normal side
     expire N                                        run the expiry; N holds are given back
 
-Options: linked, forced, ungranted, keep_rest, timeout=N, currency=C, movement=M, reference=R,
-debit=NAME, credit=NAME, tenant=T, age=DAYS (the id is so old), ahead=MINUTES, book=N, malformed,
-value_on=DATE, times=N (so many of them in one call).
+Options: linked, forced, ungranted, keep_rest, balancing_debit, balancing_credit, timeout=N,
+currency=C, movement=M, reference=R, debit=NAME, credit=NAME, pending=ID, tenant=T, mode=M,
+merchant=M, age=DAYS (the id is so old), ahead=MINUTES, pending_age=DAYS, pending_ahead=MINUTES,
+book=N, malformed, value_on=DATE, times=N (so many of them in one call). `expire` and `unspecified`
+as kinds are refused.
 
 EXPECTED is `BOOKED` or `BOOKED=AMOUNT`, or a reason with what its metadata must say (names stand
 for ids), then `replayed` for the answer of an earlier call, `invalid` where nothing is kept under
-the id, `date=DATE` for the business date.
+the id, `date=DATE` for the business date, `redirected=NAME` for the account that was credited in
+place of a shut one. At the end of a scenario, nothing may be kept under ids that were only ever
+invalid, and something under all others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Protocol
 
 from common.ids import ID_LENGTH, derive, encode_time
@@ -44,9 +48,24 @@ from services.account.domain.transfers import (
     TransferResult,
     TransferStatus,
 )
+from tests.scenarios.account.reading import Line, Scenario, load_scenarios
 
-FOLDER = Path(__file__).parent
+__all__ = ["BASE_DATE", "Books", "Player", "Scenario", "load_scenarios"]
+
 BASE_DATE = date(2026, 1, 1)
+
+_KINDS = ("single", "pending", "post", "void", "expire", "unspecified")
+_FLAGS = frozenset(
+    {
+        "linked",
+        "forced",
+        "ungranted",
+        "keep_rest",
+        "malformed",
+        "balancing_debit",
+        "balancing_credit",
+    }
+)
 
 
 class Books(Protocol):
@@ -88,50 +107,17 @@ class Books(Protocol):
         """Read an account."""
         ...
 
+    async def change_credit_limit(self, account_id: str, amount_minor: int) -> None:
+        """Give an account another credit limit."""
+        ...
 
-@dataclass
-class Line:
-    """One statement."""
+    async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
+        """The account's lines: version, change and balance on its normal side."""
+        ...
 
-    number: int
-    words: list[str]
-    options: dict[str, str]
-    expected: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Scenario:
-    """One file."""
-
-    name: str
-    lines: list[Line]
-
-
-def load_scenarios() -> list[Scenario]:
-    """Read all scenarios."""
-    return [
-        Scenario(path.stem, list(_parse(path.read_text(encoding="utf-8"))))
-        for path in sorted(FOLDER.glob("*.txt"))
-    ]
-
-
-def _parse(text: str) -> Iterator[Line]:
-    for number, raw in enumerate(text.splitlines(), start=1):
-        statement, _, expected = raw.partition("#")[0].partition("->")
-        words, options = [], {}
-        for word in statement.split():
-            name, equals, value = word.partition("=")
-            if equals:
-                options[name] = value
-            else:
-                words.append(word)
-        if "times" in options:
-            yield Line(number, ["batch"], {})
-            for place in range(int(options["times"])):
-                yield Line(number, [f"{words[0]}{place}", *words[1:]], {}, expected.split())
-            yield Line(number, ["end"], {})
-        elif words:
-            yield Line(number, words, options, expected.split())
+    async def kept(self, ids: list[str]) -> set[str]:
+        """The ids, of book 0, under which something is kept."""
+        ...
 
 
 class Player:
@@ -143,7 +129,11 @@ class Player:
         self._now = books.now()
         self._currencies: dict[str, str] = {}
         self._ids: dict[str, str] = {}
-        self.reasons: set[str] = set()
+        self._was_kept: dict[str, bool] = {}
+        self.reached: set[tuple[str, str]] = set()
+        """Reason (empty when booked) and kind of every answer."""
+        self.differing: set[str] = set()
+        """Fields that were named as differing from what is kept under an id."""
 
     async def play(self, scenario: Scenario) -> None:
         """Play all lines; raises AssertionError naming the line that went otherwise."""
@@ -157,13 +147,15 @@ class Player:
                 assert call is not None, place
                 await self._post(call, scenario.name)
                 call = None
-            elif len(line.words) > 1 and line.words[1] in ("single", "pending", "post", "void"):
+            elif len(line.words) > 1 and line.words[1] in _KINDS:
                 if call is None:
                     await self._post([line], scenario.name)
                 else:
                     call.append(line)
             else:
                 await self._statement(line, place)
+        kept = await self._books.kept(list(self._was_kept))
+        assert kept == {one for one, is_kept in self._was_kept.items() if is_kept}
 
     async def _statement(self, line: Line, place: str) -> None:
         verb, *words = line.words
@@ -190,6 +182,8 @@ class Player:
             await self._books.set_status(self._ids[words[0]], AccountStatus(words[1]))
         elif verb == "court":
             await self._books.freeze_by_court(self._ids[words[0]], int(words[1]))
+        elif verb == "limit":
+            await self._books.change_credit_limit(self._ids[words[0]], int(words[1]))
         elif verb == "wait":
             await self._books.wait(int(words[0]))
         elif verb == "date":
@@ -198,6 +192,10 @@ class Player:
             assert await self._books.expire() == int(words[0]), place
         elif verb == "balance":
             await self._check_balance(line, place)
+        elif verb == "entries":
+            lines = await self._books.entries(self._ids[words[0]])
+            found = [f"{version}:{change:+}={balance}" for version, change, balance in lines]
+            assert found == words[1:], f"{place}: {' '.join(found)}"
         else:
             raise AssertionError(f"{place}: no statement {verb!r}")
 
@@ -207,6 +205,8 @@ class Player:
             "available": str(account.available_minor),
             "frozen": str(account.frozen_minor),
             "posted": f"{account.debits_posted_minor}/{account.credits_posted_minor}",
+            "pending": f"{account.debits_pending_minor}/{account.credits_pending_minor}",
+            "version": str(account.version),
         }
         for name, value in line.options.items():
             assert found[name] == value, f"{place}: {name} is {found[name]}, not {value}"
@@ -216,8 +216,10 @@ class Player:
         may_force = not any("ungranted" in line.words for line in lines)
         results = await self._books.post(transfers, may_force=may_force)
         assert [r.transfer_id for r in results] == [t.id for t in transfers]
-        for line, result in zip(lines, results, strict=True):
-            self._check(line, result, f"{name}.txt:{line.number}")
+        for line, transfer, result in zip(lines, transfers, results, strict=True):
+            place = f"{name}.txt:{line.number}"
+            self._check(line, result, place)
+            self._note(transfer, result)
 
     def _check(self, line: Line, result: TransferResult, place: str) -> None:
         verdict, *rest = line.expected
@@ -234,36 +236,47 @@ class Player:
         else:
             assert "invalid" not in rest, f"{place}: {got} is kept under the id"
             assert result.booked_at is not None, place
-        if "date" in dict(word.split("=") for word in rest if "=" in word):
-            wanted = next(word[5:] for word in rest if word.startswith("date="))
-            assert str(result.business_date) == wanted, f"{place}: on {result.business_date}"
+        said = dict(word.split("=") for word in rest if "=" in word)
+        if "date" in said:
+            assert str(result.business_date) == said.pop("date"), f"{place}: {result.business_date}"
+        target = self._ids[said.pop("redirected")] if "redirected" in said else ""
+        assert result.redirected_to == target, f"{place}: went to {result.redirected_to!r}"
         metadata = {} if result.refusal is None else result.refusal.metadata
-        for word in rest:
-            key, equals, value = word.partition("=")
-            if equals and key != "date":
-                wanted = self._ids.get(value, value)
-                assert metadata.get(key) == wanted, f"{place}: {key} is {metadata.get(key)}"
-        self.reasons.add(result.reason)
+        for key, value in said.items():
+            assert metadata.get(key) == self._ids.get(value, value), f"{place}: {key}: {metadata}"
+
+    def _note(self, transfer: Transfer, result: TransferResult) -> None:
+        """Remember what was reached, and what has to be kept in the end."""
+        self.reached.add((result.reason, transfer.kind))
+        if result.reason == "ID_CONFLICT" and result.refusal is not None:
+            self.differing.add(result.refusal.metadata["field"])
+        if transfer.id[14:16] == "00":
+            is_kept = result.status != TransferStatus.INVALID
+            self._was_kept[transfer.id] = self._was_kept.get(transfer.id, False) or is_kept
+            if transfer.kind == TransferKind.VOID and is_kept and transfer.pending_id:
+                # It may have left a mark, which only a hold that comes would show.
+                self._was_kept.pop(transfer.pending_id, None)
 
     def _transfer(self, line: Line) -> Transfer:
         name, verb, *words = line.words
-        flags = {"linked", "forced", "ungranted", "keep_rest", "malformed"}
-        parties = [word for word in words if word not in flags]
+        parties = [word for word in words if word not in _FLAGS]
         options = line.options
         transfer_id = self._transfer_id(name, options)
         if "malformed" in words:
             transfer_id = transfer_id[:-1]
         debit, credit, amount, pending = "", "", 0, ""
-        if verb in ("single", "pending"):
+        if verb in ("single", "pending", "unspecified"):
             debit, credit = self._party(parties[0]), self._party(parties[1])
             amount = int(parties[2])
             currency = options.get("currency", self._currencies.get(parties[0], "USD"))
         else:
             if parties[0] != "-":
-                pending = self._ids.get(parties[0]) or self._transfer_id(parties[0], {})
+                pending = self._pending_id(parties[0], options)
             if len(parties) > 1:
                 amount = int(parties[1])
             currency = options.get("currency", "")
+        if "pending" in options:
+            pending = self._ids[options["pending"]]
         if "debit" in options:
             debit = self._party(options["debit"])
         if "credit" in options:
@@ -281,11 +294,15 @@ class Player:
             timeout_seconds=int(options.get("timeout", "0")),
             linked="linked" in words,
             forced="forced" in words,
+            balancing_debit="balancing_debit" in words,
+            balancing_credit="balancing_credit" in words,
             movement=options.get("movement", "test.move"),
             reference_id=options.get("reference", f"ref-{name}"),
             value_on=None if value_on is None else date.fromisoformat(value_on),
             biz_trace_id=f"story-{self._salt}",
             tenant_id=options.get("tenant", self._tenant),
+            mode=options.get("mode", "LIVE"),
+            merchant_id=options.get("merchant", ""),
             actor="SERVICE:test",
         )
 
@@ -302,6 +319,12 @@ class Player:
 
     def _account_id(self, name: str, book: int) -> str:
         return derive("acc", _parent(self._now, book), self._salt, name)
+
+    def _pending_id(self, name: str, options: dict[str, str]) -> str:
+        at = {key[8:]: value for key, value in options.items() if key.startswith("pending_")}
+        if at:
+            return self._transfer_id(name, at)
+        return self._ids.get(name) or self._transfer_id(name, {})
 
     def _transfer_id(self, name: str, options: dict[str, str]) -> str:
         at = self._now - timedelta(days=int(options.get("age", "0")))

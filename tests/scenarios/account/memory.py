@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+from common.ids import encode_time
 from services.account.chart_files import read_chart
-from services.account.domain.accounts import Account, AccountSpec, AccountStatus
+from services.account.domain.accounts import Account, AccountSpec, AccountStatus, Side
 from services.account.domain.batches import Decision, Snapshot
 from services.account.domain.bookings import expiry_of
 from services.account.domain.decisions import decide
-from services.account.domain.requests import RequestRules
+from services.account.domain.requests import WINDOW_DEFAULT, RequestRules
 from services.account.domain.transfers import (
     Chain,
+    Entry,
     Fate,
     Hold,
     Refusal,
@@ -23,6 +26,7 @@ from services.account.domain.transfers import (
     TransferStatus,
     split_chains,
 )
+from services.account.store.reading import StatementLine
 from tests.scenarios.account.language import BASE_DATE
 
 _KINDS = read_chart().kinds
@@ -38,6 +42,7 @@ class MemoryBooks:
         self.holds: dict[str, Hold] = {}
         self.fates: dict[str, Fate] = {}
         self.stored: dict[str, StoredTransfer] = {}
+        self.lines: list[Entry] = []
 
     def now(self) -> datetime:
         """The clock that ids are made from."""
@@ -88,7 +93,7 @@ class MemoryBooks:
                 self.stored,
                 self._now,
                 self._date,
-                tombstones_from="",
+                tombstones_from=f"tfr_{encode_time(self._now - WINDOW_DEFAULT)}",
             ),
         )
         self._apply(decision)
@@ -101,6 +106,7 @@ class MemoryBooks:
             if stored.transfer.kind == TransferKind.PENDING and not stored.booked_minor:
                 name = "TOMBSTONE" if stored.is_tombstone else "REFUSED"
                 self.fates[stored.transfer.id] = Fate(name)
+        self.lines += decision.entries
         for fold in decision.folds:
             self.accounts[fold.account.id] = replace(
                 fold.account,
@@ -119,12 +125,19 @@ class MemoryBooks:
 
     async def set_status(self, account_id: str, status: AccountStatus) -> None:
         """Give an account another status."""
-        self.accounts[account_id] = replace(self.accounts[account_id], status=status)
+        self._change(account_id, status=status)
+
+    async def change_credit_limit(self, account_id: str, amount_minor: int) -> None:
+        """Give an account another credit limit."""
+        self._change(account_id, credit_limit_minor=amount_minor)
 
     async def freeze_by_court(self, account_id: str, amount_minor: int) -> None:
         """Freeze an amount."""
+        self._change(account_id, court_frozen_minor=amount_minor)
+
+    def _change(self, account_id: str, **changes: Any) -> None:
         account = self.accounts[account_id]
-        self.accounts[account_id] = replace(account, court_frozen_minor=amount_minor)
+        self.accounts[account_id] = replace(account, version=account.version + 1, **changes)
 
     async def wait(self, seconds: int) -> None:
         """Let the time of holds pass."""
@@ -146,6 +159,28 @@ class MemoryBooks:
     async def account(self, account_id: str) -> Account:
         """Read an account."""
         return self.accounts[account_id]
+
+    async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
+        """The account's lines: version, change and balance on its normal side."""
+        side = self.accounts[account_id].normal_side
+        lines = sorted((e for e in self.lines if e.account_id == account_id), key=_version_of)
+        return [line_on(side, one) for one in lines]
+
+    async def kept(self, ids: list[str]) -> set[str]:
+        """The ids under which something is kept."""
+        return self.stored.keys() & set(ids)
+
+
+def _version_of(line: Entry) -> int:
+    return line.version
+
+
+def line_on(normal_side: str, line: Entry | StatementLine) -> tuple[int, int, int]:
+    """Return version, change and balance of a line, on the account's normal side."""
+    sign = 1 if normal_side == Side.CREDIT else -1
+    change = -line.amount_minor if line.is_debit else line.amount_minor
+    balance = line.credits_posted_minor - line.debits_posted_minor
+    return line.version, sign * change, sign * balance
 
 
 def _refuse(chain: Chain, culprit: Transfer, refusal: Refusal) -> tuple[TransferResult, ...]:
