@@ -35,8 +35,8 @@ _KINDS = read_chart().kinds
 class MemoryBooks:
     """Applies decisions to dictionaries."""
 
-    def __init__(self) -> None:
-        self._now = datetime(2026, 3, 1, tzinfo=UTC)
+    def __init__(self, now: datetime = datetime(2026, 3, 1, tzinfo=UTC)) -> None:
+        self._now = now
         self._date = BASE_DATE
         self.accounts: dict[str, Account] = {}
         self.holds: dict[str, Hold] = {}
