@@ -21,25 +21,40 @@ FROM day CROSS JOIN locked l;
 
 -- name: lock_accounts
 -- The business date under a shared lock, then the accounts of a batch locked in the order of their
--- ids, each with the clock after its lock; one row without an account when there is none.
+-- ids, each with the clock after its lock; one row without an account when there is none. Batches
+-- that only append to the buffer of such an account are not kept out (`share_accounts`).
 WITH day AS MATERIALIZED (
     SELECT business_date FROM business_dates WHERE book = $1 FOR SHARE
 ), locked AS MATERIALIZED (
     SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
            may_go_negative, credit_limit_minor, court_frozen_minor,
            debits_posted_minor, credits_posted_minor,
-           debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+           debits_pending_minor, credits_pending_minor, version, created_at, updated_at,
+           is_buffered
     FROM accounts
     WHERE book = $1 AND id = ANY($2::text[])
     ORDER BY id
-    FOR UPDATE
+    FOR NO KEY UPDATE
 )
 SELECT l.id, l.tenant_id, l.mode, l.owner_id, l.merchant_id, l.kind, l.currency_code,
        l.normal_side, l.status, l.may_go_negative, l.credit_limit_minor, l.court_frozen_minor,
        l.debits_posted_minor, l.credits_posted_minor,
        l.debits_pending_minor, l.credits_pending_minor, l.version, l.created_at, l.updated_at,
+       l.is_buffered,
        day.business_date, clock_timestamp() AS now
 FROM day LEFT JOIN locked l ON true;
+
+-- name: share_accounts
+-- Accounts to whose buffers a batch appends, kept from changing status, limits or buffering. Other
+-- batches may share them, post to them, and drain them meanwhile, so their sums are of no use.
+SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
+       may_go_negative, credit_limit_minor, court_frozen_minor,
+       debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, created_at, updated_at, is_buffered
+FROM accounts
+WHERE book = $1 AND id = ANY($2::text[])
+ORDER BY id
+FOR KEY SHARE;
 
 -- name: read_transfers
 -- What is kept under ids. The bounds let the server pass over months that hold none of them.
@@ -111,6 +126,14 @@ WITH kept AS (
 )
 SELECT count(*) FROM kept;
 
+-- name: append_credits
+-- Credits of buffered accounts, in the order of the batch.
+INSERT INTO buffered_credits (
+    book, booked_at, business_date, account_id, transfer_id, amount_minor
+)
+SELECT $1, $2, $3, c.*
+FROM unnest($4::text[], $5::text[], $6::bigint[]) AS c;
+
 -- name: write_holds
 -- What a batch does to holds: opened, lessened by part-posts, ended, and how they ended.
 WITH opened AS (
@@ -149,52 +172,125 @@ LIMIT $2;
 INSERT INTO accounts (
     book, version, created_at, updated_at, status,
     id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side,
-    may_go_negative, credit_limit_minor
+    may_go_negative, credit_limit_minor, is_buffered
 )
 SELECT $1, 1, now(), now(), 'NORMAL', a.*
 FROM unnest(
     $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text[], $10::boolean[], $11::bigint[]
+    $9::text[], $10::boolean[], $11::bigint[], $12::boolean[]
 ) AS a (id)
 ORDER BY a.id
 ON CONFLICT DO NOTHING;
 
 -- name: read_accounts
--- Accounts by id.
-SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
-       may_go_negative, credit_limit_minor, court_frozen_minor,
-       debits_posted_minor, credits_posted_minor,
-       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
-FROM accounts
-WHERE book = $1 AND id = ANY($2::text[]);
+-- Accounts by id, with what waits in their buffers.
+SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
+       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
+       a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
+       a.is_buffered,
+       CASE WHEN a.is_buffered
+            THEN (
+                SELECT coalesce(sum(b.amount_minor), 0)::bigint
+                FROM buffered_credits b
+                WHERE b.book = a.book AND b.account_id = a.id
+            )
+            ELSE 0
+       END AS buffered_minor
+FROM accounts a
+WHERE a.book = $1 AND a.id = ANY($2::text[]);
 
 -- name: lock_account
--- One account, to change its status or limits.
+-- One account, to change its status, limits or buffering: nothing is posted or appended until then.
 SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
        may_go_negative, credit_limit_minor, court_frozen_minor,
        debits_posted_minor, credits_posted_minor,
-       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
+       debits_pending_minor, credits_pending_minor, version, created_at, updated_at, is_buffered
 FROM accounts
 WHERE book = $1 AND id = $2
 FOR UPDATE;
 
 -- name: list_accounts_of_owner
--- The accounts of one owner, in every book.
-SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
-       may_go_negative, credit_limit_minor, court_frozen_minor,
-       debits_posted_minor, credits_posted_minor,
-       debits_pending_minor, credits_pending_minor, version, created_at, updated_at
-FROM accounts
-WHERE owner_id = $1 AND tenant_id = $2 AND mode = $3
-ORDER BY kind, currency_code, id;
+-- The accounts of one owner, in every book, with what waits in their buffers.
+SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
+       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
+       a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
+       a.is_buffered,
+       CASE WHEN a.is_buffered
+            THEN (
+                SELECT coalesce(sum(b.amount_minor), 0)::bigint
+                FROM buffered_credits b
+                WHERE b.book = a.book AND b.account_id = a.id
+            )
+            ELSE 0
+       END AS buffered_minor
+FROM accounts a
+WHERE a.owner_id = $1 AND a.tenant_id = $2 AND a.mode = $3
+ORDER BY a.kind, a.currency_code, a.id;
 
 -- name: update_account
--- A new status or new limits of a locked account.
+-- A new status, new limits or another buffering of a locked account.
 UPDATE accounts
-SET status = $3, credit_limit_minor = $4, court_frozen_minor = $5, version = version + 1,
-    updated_at = clock_timestamp()
+SET status = $3, credit_limit_minor = $4, court_frozen_minor = $5, is_buffered = $6,
+    version = version + 1, updated_at = clock_timestamp()
 WHERE book = $1 AND id = $2
 RETURNING version, updated_at;
+
+-- name: lock_buffer
+-- An account that shall be drained, kept from other drains and from postings, not from appending.
+SELECT 1 FROM accounts WHERE book = $1 AND id = $2 FOR NO KEY UPDATE;
+
+-- name: drain_buffer
+-- Credits of a locked account's buffer become entries, in the order in which they were appended, as
+-- long as their sum stays below $4. The entries tell the drain's time, and when their credit was
+-- appended. Returns how many there were; no row when there were none.
+WITH account AS MATERIALIZED (
+    SELECT debits_posted_minor, credits_posted_minor, credits_pending_minor, version,
+           clock_timestamp() AS now
+    FROM accounts
+    WHERE book = $1 AND id = $2
+), oldest AS MATERIALIZED (
+    SELECT place, transfer_id, business_date, booked_at, amount_minor
+    FROM buffered_credits
+    WHERE book = $1 AND account_id = $2
+    ORDER BY place
+    LIMIT $3
+), due AS MATERIALIZED (
+    SELECT transfer_id, business_date, booked_at, amount_minor,
+           row_number() OVER (ORDER BY place) AS step,
+           sum(amount_minor) OVER (ORDER BY place) AS total
+    FROM oldest
+), taken AS (
+    DELETE FROM buffered_credits b
+    USING due d, account a
+    WHERE b.book = $1 AND b.account_id = $2 AND b.transfer_id = d.transfer_id
+      AND d.total <= $4 - a.credits_posted_minor - a.credits_pending_minor
+    RETURNING d.transfer_id, d.business_date, d.booked_at, d.amount_minor, d.step, d.total
+), lines AS (
+    INSERT INTO entries (
+        book, booked_at, business_date, account_id, version, transfer_id, is_debit, amount_minor,
+        debits_posted_minor, credits_posted_minor, appended_at
+    )
+    SELECT $1, a.now, t.business_date, $2, a.version + t.step, t.transfer_id, false,
+           t.amount_minor, a.debits_posted_minor, a.credits_posted_minor + t.total, t.booked_at
+    FROM taken t CROSS JOIN account a
+    ORDER BY t.step
+)
+UPDATE accounts
+SET credits_posted_minor = s.credits_posted, version = s.version, updated_at = s.now
+FROM (
+    SELECT count(t.step) AS credits, a.credits_posted_minor + sum(t.amount_minor) AS credits_posted,
+           a.version + count(t.step) AS version, a.now
+    FROM account a CROSS JOIN taken t
+    GROUP BY a.credits_posted_minor, a.version, a.now
+) s
+WHERE book = $1 AND id = $2
+RETURNING s.credits;
+
+-- name: list_buffers
+-- Accounts of a book in whose buffers something waits.
+SELECT DISTINCT account_id FROM buffered_credits WHERE book = $1 ORDER BY account_id LIMIT $2;
 
 -- name: insert_account_change
 -- History: what an account's status or limits were and became, by whom and why.
@@ -305,13 +401,19 @@ VALUES ($1, $2, $3, clock_timestamp(), $4);
 
 -- name: sum_accounts
 -- All accounts of a world summed by currency and kind.
-SELECT currency_code, kind, normal_side, count(*) AS accounts,
-       sum(debits_posted_minor) AS debits_posted, sum(credits_posted_minor) AS credits_posted,
-       sum(debits_pending_minor) AS debits_pending, sum(credits_pending_minor) AS credits_pending
-FROM accounts
-WHERE tenant_id = $1 AND mode = $2
-GROUP BY currency_code, kind, normal_side
-ORDER BY currency_code, kind;
+SELECT a.currency_code, a.kind, a.normal_side, count(*) AS accounts,
+       sum(a.debits_posted_minor) AS debits_posted, sum(a.credits_posted_minor) AS credits_posted,
+       sum(a.debits_pending_minor) AS debits_pending,
+       sum(a.credits_pending_minor) AS credits_pending,
+       sum(coalesce(b.amount, 0)) AS credits_buffered
+FROM accounts a
+LEFT JOIN (
+    SELECT book, account_id, sum(amount_minor) AS amount
+    FROM buffered_credits GROUP BY book, account_id
+) b ON b.book = a.book AND b.account_id = a.id
+WHERE a.tenant_id = $1 AND a.mode = $2
+GROUP BY a.currency_code, a.kind, a.normal_side
+ORDER BY a.currency_code, a.kind;
 
 -- name: find_entry_differences
 -- Accounts whose posted sums are not the sums of their entries.
@@ -365,27 +467,47 @@ ORDER BY a.id
 LIMIT $1;
 
 -- name: find_unbalanced
--- Worlds and currencies in which debits and credits differ, posted or pending.
-SELECT tenant_id, mode, currency_code,
-       sum(debits_posted_minor) - sum(credits_posted_minor) AS posted_difference,
-       sum(debits_pending_minor) - sum(credits_pending_minor) AS pending_difference
-FROM accounts
-GROUP BY tenant_id, mode, currency_code
-HAVING sum(debits_posted_minor) <> sum(credits_posted_minor)
-    OR sum(debits_pending_minor) <> sum(credits_pending_minor)
-ORDER BY tenant_id, mode, currency_code
+-- Worlds and currencies in which debits and credits differ, posted (and buffered) or pending.
+SELECT a.tenant_id, a.mode, a.currency_code,
+       sum(a.debits_posted_minor) - sum(a.credits_posted_minor) - sum(coalesce(b.amount, 0))
+           AS posted_difference,
+       sum(a.debits_pending_minor) - sum(a.credits_pending_minor) AS pending_difference
+FROM accounts a
+LEFT JOIN (
+    SELECT book, account_id, sum(amount_minor) AS amount
+    FROM buffered_credits GROUP BY book, account_id
+) b ON b.book = a.book AND b.account_id = a.id
+GROUP BY a.tenant_id, a.mode, a.currency_code
+HAVING sum(a.debits_posted_minor) <> sum(a.credits_posted_minor) + sum(coalesce(b.amount, 0))
+    OR sum(a.debits_pending_minor) <> sum(a.credits_pending_minor)
+ORDER BY a.tenant_id, a.mode, a.currency_code
 LIMIT $1;
 
 -- name: find_transfer_differences
--- Booked movements that have not exactly their two lines with the booked amount.
+-- Booked movements that have not exactly their two lines with the booked amount. A credit that
+-- waits in a buffer counts as a line.
 SELECT t.id, t.booked_minor, count(e.transfer_id) AS lines,
        coalesce(sum(e.amount_minor), 0) AS entered
 FROM transfers t
-LEFT JOIN entries e ON e.book = t.book AND e.transfer_id = t.id
+LEFT JOIN (
+    SELECT book, transfer_id, amount_minor FROM entries
+    UNION ALL
+    SELECT book, transfer_id, amount_minor FROM buffered_credits
+) e ON e.book = t.book AND e.transfer_id = t.id
 WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
 GROUP BY t.book, t.id, t.booked_minor
 HAVING count(e.transfer_id) <> 2 OR coalesce(sum(e.amount_minor), 0) <> 2 * t.booked_minor
 ORDER BY t.id
+LIMIT $1;
+
+-- name: find_stray_buffers
+-- Accounts that are not buffered, and have credits in a buffer that nothing would drain.
+SELECT b.account_id AS id, sum(b.amount_minor) AS waiting
+FROM buffered_credits b
+JOIN accounts a ON a.book = b.book AND a.id = b.account_id
+WHERE NOT a.is_buffered
+GROUP BY b.account_id
+ORDER BY b.account_id
 LIMIT $1;
 
 -- name: count_books

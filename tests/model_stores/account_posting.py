@@ -6,9 +6,9 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from tests.model_stores.account_tables import (
-    ACCOUNT,
     BOOK,
     HOLD,
+    LOCKED_ACCOUNT,
     NEW_ENTRY,
     NEW_TRANSFER,
     TRANSFER,
@@ -17,8 +17,8 @@ from tests.model_stores.rows import Row, Shape, Values
 from tests.model_stores.statements import Rows
 from tests.model_stores.tables import by_row
 
-_LOCKED_ACCOUNT: Final = Shape(" ".join((*ACCOUNT.columns, "business_date", "now")))
-_NO_ACCOUNT: Final[Values] = dict.fromkeys(ACCOUNT.columns)
+_LOCKED: Final = Shape(" ".join((*LOCKED_ACCOUNT.columns, "business_date", "now")))
+_NO_ACCOUNT: Final[Values] = dict.fromkeys(LOCKED_ACCOUNT.columns)
 _FATE: Final = Shape("id fate")
 _COUNT: Final = Shape("count")
 
@@ -40,7 +40,12 @@ def lock_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
         return []
     found = rows["accounts"].find_keys(ids, book) or [_NO_ACCOUNT]
     business_date, now = day["business_date"], rows.now()
-    return [_LOCKED_ACCOUNT.row(row, business_date=business_date, now=now) for row in found]
+    return [_LOCKED.row(row, business_date=business_date, now=now) for row in found]
+
+
+@BOOK.model
+def share_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
+    return LOCKED_ACCOUNT.rows(rows["accounts"].find_keys(ids, book))
 
 
 @BOOK.model
@@ -87,6 +92,23 @@ def write_batch(
         if account is not None:
             rows["accounts"].update(account, **fold, updated_at=now)
     return [_COUNT.row({"count": len(kept)})]
+
+
+@BOOK.model
+def append_credits(
+    rows: Rows, book: int, now: datetime, business_date: date, *columns: list[Any]
+) -> None:
+    for credit in by_row("account_id transfer_id amount_minor", columns):
+        place = rows.next_number("buffered_credits")
+        rows["buffered_credits"].insert(
+            {
+                "book": book,
+                "booked_at": now,
+                "business_date": business_date,
+                "place": place,
+                **credit,
+            }
+        )
 
 
 @BOOK.model

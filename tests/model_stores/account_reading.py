@@ -16,12 +16,13 @@ _LINE: Final = Shape(
 )
 _SUMS: Final = Shape(
     "currency_code kind normal_side accounts debits_posted credits_posted debits_pending"
-    " credits_pending"
+    " credits_pending credits_buffered"
 )
 _ENTERED: Final = Shape("id debits_posted_minor credits_posted_minor entry_debits entry_credits")
 _HELD: Final = Shape("id debits_pending_minor credits_pending_minor held_debits held_credits")
 _UNBALANCED: Final = Shape("tenant_id mode currency_code posted_difference pending_difference")
 _LINES: Final = Shape("id booked_minor lines entered")
+_STRAY: Final = Shape("id waiting")
 _BOOKS: Final = Shape("accounts entries")
 
 
@@ -54,6 +55,7 @@ def sum_accounts(rows: Rows, tenant_id: str, mode: str) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Values]] = defaultdict(list)
     for row in rows["accounts"].find(tenant_id=tenant_id, mode=mode):
         groups[row["currency_code"], row["kind"], row["normal_side"]].append(row)
+    waiting = _waiting(rows)
     return [
         _SUMS.row(
             {
@@ -65,6 +67,7 @@ def sum_accounts(rows: Rows, tenant_id: str, mode: str) -> list[Row]:
                 "credits_posted": _sum(accounts, "credits_posted_minor"),
                 "debits_pending": _sum(accounts, "debits_pending_minor"),
                 "credits_pending": _sum(accounts, "credits_pending_minor"),
+                "credits_buffered": sum(waiting[row["book"], row["id"]] for row in accounts),
             }
         )
         for (currency_code, kind, normal_side), accounts in sorted(groups.items())
@@ -131,9 +134,11 @@ def find_hold_differences(rows: Rows, limit: int) -> list[Row]:
 def find_unbalanced(rows: Rows, limit: int) -> list[Row]:
     posted: dict[tuple[str, str, str], int] = defaultdict(int)
     pending: dict[tuple[str, str, str], int] = defaultdict(int)
+    waiting = _waiting(rows)
     for row in rows["accounts"].rows():
         world = row["tenant_id"], row["mode"], row["currency_code"]
         posted[world] += row["debits_posted_minor"] - row["credits_posted_minor"]
+        posted[world] -= waiting[row["book"], row["id"]]
         pending[world] += row["debits_pending_minor"] - row["credits_pending_minor"]
     found = [
         _UNBALANCED.row(
@@ -154,7 +159,7 @@ def find_unbalanced(rows: Rows, limit: int) -> list[Row]:
 @BOOK.model
 def find_transfer_differences(rows: Rows, limit: int) -> list[Row]:
     lines: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for entry in rows["entries"].rows():
+    for entry in (*rows["entries"].rows(), *rows["buffered_credits"].rows()):
         lines[entry["book"], entry["transfer_id"]].append(entry["amount_minor"])
     found = []
     for row in _by_id(rows["transfers"].rows()):
@@ -164,6 +169,24 @@ def find_transfer_differences(rows: Rows, limit: int) -> list[Row]:
         if len(amounts) != 2 or sum(amounts) != 2 * row["booked_minor"]:
             found.append(_LINES.row(row, lines=len(amounts), entered=sum(amounts)))
     return found[:limit]
+
+
+@BOOK.model
+def find_stray_buffers(rows: Rows, limit: int) -> list[Row]:
+    found = []
+    for (book, account_id), amount in sorted(_waiting(rows).items(), key=lambda one: one[0][1]):
+        account = rows["accounts"].get(book, account_id)
+        if account is not None and not account["is_buffered"]:
+            found.append(_STRAY.row({"id": account_id, "waiting": amount}))
+    return found[:limit]
+
+
+def _waiting(rows: Rows) -> dict[tuple[int, str], int]:
+    """What waits in buffers, by book and account."""
+    waiting: dict[tuple[int, str], int] = defaultdict(int)
+    for row in rows["buffered_credits"].rows():
+        waiting[row["book"], row["account_id"]] += row["amount_minor"]
+    return waiting
 
 
 @BOOK.model

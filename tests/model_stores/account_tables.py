@@ -16,8 +16,10 @@ BOOK: Final = StatementBook(
 ACCOUNT: Final = Shape(
     "id tenant_id mode owner_id merchant_id kind currency_code normal_side status may_go_negative"
     " credit_limit_minor court_frozen_minor debits_posted_minor credits_posted_minor"
-    " debits_pending_minor credits_pending_minor version created_at updated_at"
+    " debits_pending_minor credits_pending_minor version created_at updated_at is_buffered"
+    " buffered_minor"
 )
+LOCKED_ACCOUNT: Final = Shape(" ".join(ACCOUNT.columns[:-1]))
 HOLD: Final = Shape(
     "id tenant_id mode debit_account_id credit_account_id currency_code held_minor posted_minor"
     " expires_at"
@@ -131,9 +133,8 @@ TABLES: Final[tuple[TableSpec, ...]] = (
     ),
     spec(
         "buffered_credits",
-        "book business_date amount_minor booked_at account_id transfer_id",
+        "book business_date place amount_minor booked_at account_id transfer_id",
         "book account_id transfer_id",
-        not_modelled="place",
         checks={"buffered_credits_amount_minor_check": lambda row: row["amount_minor"] > 0},
     ),
     spec("business_dates", "book business_date advanced_at actor", "book"),

@@ -125,7 +125,7 @@ SAFETIES: Final = (
     FROM accounts
     WHERE book = $1 AND id = ANY($2::text[])
     ORDER BY id
-    FOR UPDATE
+    FOR NO KEY UPDATE
 """,
         after="""\
     FROM accounts

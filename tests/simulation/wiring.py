@@ -39,6 +39,7 @@ from services.trade.config import TradeSettings
 from services.trade.rounds import run_rounds
 from tests.simulation.bank import Bank
 from tests.simulation.bank_adapter import BankAdapter
+from tests.simulation.faults import seeded
 from tests.simulation.process import Process
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ REQUEST_LIFE_SECONDS: Final = 300
 """The shortest time that a bank's request surely lives: the bank's slowness stays far below."""
 
 _QUIET_SECONDS: Final = 900.0
+# Some worlds keep for the payer what a channel has refused once, and soon; some ask for long.
+_DUE_SECONDS: Final = (60.0, 600.0, 3600.0)
+_REPEATS_MAX: Final = (0, 1, 5)
 _PRODUCTS: Final = {"simqr": "qr_pay", "simqr2": "qr_pay", "simcard": "quick_pay"}
 
 
@@ -166,11 +170,17 @@ def _settings() -> dict[str, BaseModel]:
         "account": AccountSettings(),
         "channel": ChannelSettings(),
         "trade": TradeSettings(),
-        # What waits for people or funds is given up within hours, so that the end is near.
-        "payment": PaymentSettings(
-            request_life_seconds=REQUEST_LIFE_SECONDS, exception_due_seconds=3600.0
-        ).model_copy(update={"waiting_funds_days": 0.1}),
     }
+
+
+@cache
+def _payment_settings(due_seconds: float, repeats_max: int) -> BaseModel:
+    """What waits for people or funds is given up within hours, so that the end is near."""
+    return PaymentSettings(
+        request_life_seconds=REQUEST_LIFE_SECONDS,
+        exception_due_seconds=due_seconds,
+        exception_repeats_max=repeats_max,
+    ).model_copy(update={"waiting_funds_days": 0.1})
 
 
 @contextmanager
@@ -183,11 +193,15 @@ def replaced_parts(world: World) -> Iterator[None]:
             (services.channel.wiring, "open_session", _NoSession),
             # Holds of refunds never expire, so nobody has to look for those that did.
             (services.account.wiring, "_EXPIRE_EVERY_SECONDS", 6 * 3600.0),
+            # No account of the simulation is buffered.
+            (services.account.wiring, "_DRAIN_EVERY_SECONDS", 6 * 3600.0),
             # Jobs are found by their time and by notifications; this is for lost ones.
             (common.jobs.worker, "_POLL_SECONDS", world.polls.seconds),
         ):
             stack.enter_context(patch.object(module, name, part))
-        for service, settings in _settings().items():
+        desk = seeded(world.seed, "desk")
+        payment = _payment_settings(desk.choice(_DUE_SECONDS), desk.choice(_REPEATS_MAX))
+        for service, settings in (*_settings().items(), ("payment", payment)):
             name = f"{service.capitalize()}Settings"
             stack.enter_context(patch.object(WIRINGS[service], name, partial(_given, settings)))
         yield

@@ -62,6 +62,7 @@ def spec_from_proto(message: AccountSpecMessage, call: CallContext) -> AccountSp
         currency_code=message.currency_code,
         credit_limit_minor=message.credit_limit_minor,
         merchant_id=message.merchant_id,
+        is_buffered=message.is_buffered,
         tenant_id=call.principal.tenant_id,
         mode=str(call.principal.mode),
     )
@@ -84,11 +85,14 @@ def account_to_proto(account: Account) -> AccountMessage:
             credits_pending_minor=account.credits_pending_minor,
             available_minor=account.available_minor,
             frozen_minor=account.frozen_minor,
+            buffered_minor=account.buffered_minor,
         ),
         version=account.version,
         created_at=_timestamp(account.created_at),
         updated_at=_timestamp(account.updated_at),
         merchant_id=account.merchant_id,
+        is_buffered=account.is_buffered,
+        court_frozen_minor=account.court_frozen_minor,
     )
 
 
@@ -186,6 +190,7 @@ def account_total_to_proto(line: AccountTotal) -> AccountTotalMessage:
         debits_pending_minor=line.debits_pending_minor,
         credits_pending_minor=line.credits_pending_minor,
         normal_side=NormalSide.Value(f"NORMAL_SIDE_{line.normal_side}"),
+        credits_buffered_minor=line.credits_buffered_minor,
     )
 
 

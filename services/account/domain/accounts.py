@@ -20,6 +20,10 @@ SUM_MINOR_MAX: Final = 9 * 10**18
 """Largest sum of one side of an account, in minor units: the most that a `bigint` column holds,
 rounded down. That is 9,000 times the largest amount of one transfer."""
 
+BUFFERED_SUM_MINOR_MAX: Final = SUM_MINOR_MAX // 2
+"""The same for a buffered account, in minor units. Its writers see what is posted, not what others
+append: the other half is room for what may gather between two drains."""
+
 
 class Side(enum.StrEnum):
     """One side of an account."""
@@ -51,6 +55,8 @@ class AccountSpec:
     """The merchant that the owner belongs to; empty for the platform's own accounts."""
     tenant_id: str = "default"
     mode: str = "LIVE"
+    is_buffered: bool = False
+    """Whether single credits are buffered; only for kinds that grow by credits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,15 @@ class Account:
     version: int
     created_at: datetime
     updated_at: datetime
+    is_buffered: bool = False
+    """Whether single credits are appended to a buffer first, and posted when that is drained."""
+    buffered_minor: int = 0
+    """What waits in the buffer: neither posted nor available yet. Not read under locks."""
+
+    @property
+    def credits_minor_max(self) -> int:
+        """The largest sum of credits, posted and pending, that it takes."""
+        return BUFFERED_SUM_MINOR_MAX if self.is_buffered else SUM_MINOR_MAX
 
     @property
     def balance_minor(self) -> int:
@@ -99,7 +114,12 @@ class Account:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is on it and nothing is held on either side, so that it may close."""
-        return not (self.balance_minor or self.debits_pending_minor or self.credits_pending_minor)
+        return not (
+            self.balance_minor
+            or self.debits_pending_minor
+            or self.credits_pending_minor
+            or self.buffered_minor
+        )
 
 
 def platform_account_id(

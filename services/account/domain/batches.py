@@ -11,6 +11,7 @@ from datetime import date, datetime
 
 from services.account.domain.accounts import Account, Side
 from services.account.domain.transfers import (
+    BufferedCredit,
     Entry,
     Fate,
     Hold,
@@ -37,6 +38,9 @@ class Snapshot:
     business_date: date
     tombstones_from: str = ""
     """Lowest pending id that may still arrive; for older ones a void needs no tombstone."""
+    shared: frozenset[str] = frozenset()
+    """Those of the accounts that other batches may credit meanwhile: buffered ones, of which only
+    what never changes, status and limits may be believed, and whose sums stay as they are."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,8 @@ class Decision:
     """One tuple per chain, in the order of the batch."""
     stored: list[StoredTransfer] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    appended: list[BufferedCredit] = field(default_factory=list)
+    """Credits of buffered accounts, in the order of the batch."""
     folds: list[Fold] = field(default_factory=list)
     holds_opened: list[Hold] = field(default_factory=list)
     holds_changed: list[Hold] = field(default_factory=list)
@@ -61,6 +67,7 @@ class Fold:
 
     __slots__ = (
         "account",
+        "appended",
         "credits_pending",
         "credits_posted",
         "debits_pending",
@@ -74,27 +81,36 @@ class Fold:
         self.credits_posted = account.credits_posted_minor
         self.debits_pending = account.debits_pending_minor
         self.credits_pending = account.credits_pending_minor
+        self.appended = 0
         self.version = account.version
 
-    def save(self) -> tuple[int, int, int, int, int]:
+    def save(self) -> tuple[int, int, int, int, int, int]:
         """Return what `restore` needs."""
         return (
             self.debits_posted,
             self.credits_posted,
             self.debits_pending,
             self.credits_pending,
+            self.appended,
             self.version,
         )
 
-    def restore(self, saved: tuple[int, int, int, int, int]) -> None:
+    def restore(self, saved: tuple[int, int, int, int, int, int]) -> None:
         """Be again what `save` saw."""
         (
             self.debits_posted,
             self.credits_posted,
             self.debits_pending,
             self.credits_pending,
+            self.appended,
             self.version,
         ) = saved
+
+    @property
+    def room_for_credits(self) -> int:
+        """How much more may be credited; pending counts too, so that a post never overflows."""
+        taken = self.credits_posted + self.credits_pending + self.appended
+        return self.account.credits_minor_max - taken
 
     def lacks(self, amount_minor: int, *, is_debit: bool) -> bool:
         """Whether moving the amount out would break the account's limit."""

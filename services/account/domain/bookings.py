@@ -21,6 +21,7 @@ from services.account.domain.accounts import (
 from services.account.domain.batches import Decision, Fold, Snapshot
 from services.account.domain.statuses import REFUND_PREFIXES, RULES, Operation, Taken
 from services.account.domain.transfers import (
+    BufferedCredit,
     Entry,
     Fate,
     Hold,
@@ -74,14 +75,15 @@ class Bookings:
         self._overdue: list[Hold] = []
         # While a chain is under way: what to do to undo it, latest last.
         self._undo: list[tuple[Any, Any, Any]] | None = None
-        self._lengths = 0, 0
+        self._lengths = 0, 0, 0
 
     # Chains.
 
     def begin_chain(self) -> None:
         """From here on, remember how to undo."""
         self._undo = []
-        self._lengths = len(self._decision.stored), len(self._decision.entries)
+        decision = self._decision
+        self._lengths = len(decision.stored), len(decision.entries), len(decision.appended)
 
     def end_chain(self) -> None:
         """All of the chain stays."""
@@ -97,14 +99,18 @@ class Bookings:
             else:
                 target[key] = old
         self._undo = None
-        stored, entries = self._lengths
+        stored, entries, appended = self._lengths
         del self._decision.stored[stored:]
         del self._decision.entries[entries:]
+        del self._decision.appended[appended:]
 
     def finish(self) -> None:
         """Note what is to be written of accounts and holds."""
         decision, before = self._decision, self._snapshot.holds
         decision.folds = [f for f in self._folds.values() if f.version != f.account.version]
+        shared = self._snapshot.shared
+        if shared and any(fold.account.id in shared for fold in decision.folds):
+            raise RuntimeError("a batch changes an account that it shares with others")
         for pending_id, hold in self._holds.items():
             old = before.get(pending_id)
             if old is None:
@@ -141,6 +147,9 @@ class Bookings:
         self._check_amount(amount, debit, credit, forced=transfer.forced)
         self._save(debit, credit)
         debit.debits_posted += amount
+        if credit.account.is_buffered:
+            credit.appended += amount
+            return self._append(transfer, debit, credit, amount, redirected_to)
         credit.credits_posted += amount
         return self._enter(transfer, debit, credit, amount, redirected_to)
 
@@ -291,7 +300,7 @@ class Bookings:
         # Pending counts too, so that a post never overflows.
         if debit.debits_posted + debit.debits_pending + amount > SUM_MINOR_MAX:
             _refuse("BALANCE_OVERFLOW", account_id=debit.account.id)
-        if credit.credits_posted + credit.credits_pending + amount > SUM_MINOR_MAX:
+        if amount > credit.room_for_credits:
             _refuse("BALANCE_OVERFLOW", account_id=credit.account.id)
         if forced:
             return
@@ -315,8 +324,7 @@ class Bookings:
             if account_id in self._snapshot.accounts:
                 target = self._fold(account_id)
                 is_open = target.account.status == AccountStatus.NORMAL
-                room = SUM_MINOR_MAX - target.credits_posted - target.credits_pending
-                if is_open and target is not debit and room >= amount:
+                if is_open and target is not debit and target.room_for_credits >= amount:
                     return target
         _refuse(reason, account_id=credit.account.id)
 
@@ -360,31 +368,8 @@ class Bookings:
         self, transfer: Transfer, debit: Fold, credit: Fold, amount: int, redirected_to: str | None
     ) -> StoredTransfer:
         """Write the two lines of a movement; the sums are changed already."""
-        debit.version += 1
-        credit.version += 1
-        entries = self._decision.entries
-        entries.append(
-            Entry(
-                debit.account.id,
-                debit.version,
-                transfer.id,
-                True,
-                amount,
-                debit.debits_posted,
-                debit.credits_posted,
-            )
-        )
-        entries.append(
-            Entry(
-                credit.account.id,
-                credit.version,
-                transfer.id,
-                False,
-                amount,
-                credit.debits_posted,
-                credit.credits_posted,
-            )
-        )
+        self._write_line(transfer, debit, amount, is_debit=True)
+        self._write_line(transfer, credit, amount, is_debit=False)
         stored = StoredTransfer(
             transfer,
             TransferStatus.BOOKED,
@@ -398,6 +383,39 @@ class Bookings:
         )
         self.keep(stored)
         return stored
+
+    def _append(
+        self, transfer: Transfer, debit: Fold, credit: Fold, amount: int, redirected_to: str | None
+    ) -> StoredTransfer:
+        """Write the debit's line, and the credit into the buffer, whose drain writes the other."""
+        self._write_line(transfer, debit, amount, is_debit=True)
+        self._decision.appended.append(BufferedCredit(credit.account.id, transfer.id, amount))
+        stored = StoredTransfer(
+            transfer,
+            TransferStatus.BOOKED,
+            None,
+            amount,
+            self._snapshot.business_date,
+            self._snapshot.now,
+            redirected_to,
+            debit.version,
+            is_buffered=True,
+        )
+        self.keep(stored)
+        return stored
+
+    def _write_line(self, transfer: Transfer, fold: Fold, amount: int, *, is_debit: bool) -> None:
+        fold.version += 1
+        entry = Entry(
+            fold.account.id,
+            fold.version,
+            transfer.id,
+            is_debit,
+            amount,
+            fold.debits_posted,
+            fold.credits_posted,
+        )
+        self._decision.entries.append(entry)
 
     def _keep_booked(self, transfer: Transfer, amount: int) -> StoredTransfer:
         snapshot = self._snapshot

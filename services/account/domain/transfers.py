@@ -208,6 +208,15 @@ class Entry:
     credits_posted_minor: int
 
 
+@dataclass(frozen=True, slots=True)
+class BufferedCredit:
+    """A credit that was booked and waits for the drain, which makes its entry."""
+
+    account_id: str
+    transfer_id: str
+    amount_minor: int
+
+
 # What a repeat must say again. The circumstances (actor, story) may differ: another instance of
 # the caller may send the retry.
 COMPARED = (

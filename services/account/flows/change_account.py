@@ -1,4 +1,8 @@
-"""Freeze, unfreeze or close an account, or give it other limits: compare-and-set, with history."""
+"""Freeze, unfreeze or close an account, limit it, buffer it: compare-and-set, with history.
+
+What waits in the account's buffer is posted first, so that nothing that was booked before the
+change is posted after it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 from common.db.pool import Pool
 from common.errors import (
     AmountOutOfRangeError,
+    FieldInvalidError,
     IdConflictError,
     IdMalformedError,
     StateConflictError,
@@ -16,9 +21,10 @@ from common.errors import (
 )
 from common.ids import book_of, is_id
 from common.money import AMOUNT_MINOR_MAX
-from services.account.domain.accounts import Account, AccountStatus
+from services.account.domain.accounts import Account, AccountStatus, Side
 from services.account.errors import AccountNotFoundError
 from services.account.store.accounts import AccountChange, AccountStore
+from services.account.store.buffers import drain_locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,19 @@ async def change_limits(
     return await _change(pool, store, request, "limits", limits)
 
 
+async def set_account_buffering(
+    pool: Pool, store: AccountStore, request: ChangeRequest, *, is_buffered: bool
+) -> Account:
+    """Let single credits of an account be buffered, or not any more; return it afterwards.
+
+    Raises:
+        FieldInvalidError: an account that grows by debits.
+        AccountNotFoundError, VersionConflictError, StateConflictError, IdConflictError: as
+            `set_account_status`.
+    """
+    return await _change(pool, store, request, "buffering", {"is_buffered": is_buffered})
+
+
 async def _change(
     pool: Pool, store: AccountStore, request: ChangeRequest, verb: str, wanted: Mapping[str, Any]
 ) -> Account:
@@ -86,14 +105,20 @@ async def _change(
             request.mode,
         ):
             raise AccountNotFoundError(account_id=request.account_id)
+        version_seen = account.version
+        if account.is_buffered and await drain_locked(connection, book, account.id):
+            account = await store.lock(connection, book, account.id) or account
         # Under the account's lock, so that two copies of a request do not both pass.
         earlier = await store.find_change(connection, book, account.id, request.request_id)
         if earlier is not None:
             if earlier != (verb, dict(wanted)):
                 raise IdConflictError(id=request.request_id, field=next(iter(wanted)))
             return account
-        if account.version != request.expected_version:
-            raise VersionConflictError(version=account.version, expected=request.expected_version)
+        if wanted.get("is_buffered") and account.normal_side != Side.CREDIT:
+            rule = "is for accounts that grow by credits"
+            raise FieldInvalidError(field="is_buffered", rule=rule)
+        if version_seen != request.expected_version:
+            raise VersionConflictError(version=version_seen, expected=request.expected_version)
         if account.status == AccountStatus.CLOSED:
             raise StateConflictError(resource="account", state=account.status)
         if wanted.get("status") == AccountStatus.CLOSED and not account.is_empty:

@@ -13,7 +13,12 @@ from common.errors import (
 )
 from common.ids import book_of, is_id
 from common.money import AMOUNT_MINOR_MAX
-from services.account.domain.accounts import Account, AccountSpec, first_account_difference
+from services.account.domain.accounts import (
+    Account,
+    AccountSpec,
+    Side,
+    first_account_difference,
+)
 from services.account.domain.kinds import Kinds
 from services.account.domain.requests import is_currency
 from services.account.errors import AccountDiffersError
@@ -55,5 +60,8 @@ def _check(spec: AccountSpec, kinds: Kinds, field: str) -> None:
         raise CurrencyUnknownError(currency_code=spec.currency_code, field=f"{field}.currency_code")
     if not spec.owner_id:
         raise FieldInvalidError(field=f"{field}.owner_id", rule="is required")
+    if spec.is_buffered and kinds[spec.kind].normal_side != Side.CREDIT:
+        rule = "is for kinds that grow by credits"
+        raise FieldInvalidError(field=f"{field}.is_buffered", rule=rule)
     if not 0 <= spec.credit_limit_minor <= AMOUNT_MINOR_MAX:
         raise AmountOutOfRangeError(field=f"{field}.credit_limit_minor")

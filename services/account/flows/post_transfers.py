@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 Answers = tuple[TransferResult, ...]
 
+_BUFFERED_KNOWN_MAX: Final = 100_000
+"""Most buffered accounts that are remembered, some 10 MB; then the memory begins anew."""
+
 _SHUT: Final = frozenset({AccountStatus.CREDIT_FROZEN, AccountStatus.CLOSED})
 
 
@@ -59,6 +62,8 @@ class Ledger:
         self._settings = settings or AccountSettings()
         self._partitions = PartitionKeeper(pool)
         self._books: dict[int, _BookPoster] = {}
+        self.appended = asyncio.Event()
+        """Set when something was appended to a buffer; the drain waits for it, and clears it."""
         self._rules: dict[bool, RequestRules] = {}
         self._rules_made_at = -1.0
 
@@ -147,6 +152,7 @@ class Ledger:
             settings = self._settings
             poster = self._books[book] = _BookPoster(
                 Lane(self._pool, book),
+                self.appended,
                 self._partitions,
                 self._clock,
                 timedelta(days=settings.id_window_days),
@@ -165,6 +171,7 @@ class _BookPoster:
     def __init__(
         self,
         lane: Lane,
+        appended: asyncio.Event,
         partitions: PartitionKeeper,
         clock: Clock,
         window: timedelta,
@@ -172,6 +179,9 @@ class _BookPoster:
         name: str,
     ) -> None:
         self._lane = lane
+        self._appended = appended
+        self._buffered: set[str] = set()
+        """Accounts that were found to be buffered; only a guess of which locks will do."""
         self._partitions = partitions
         self._clock = clock
         self._window = window
@@ -210,6 +220,8 @@ class _BookPoster:
                         decision, snapshot.now, snapshot.business_date
                     ):
                         await lane.commit()
+                        if decision.appended:
+                            self._appended.set()
                         return decision.answers
             except BaseException:
                 await lane.abandon()
@@ -250,12 +262,25 @@ class _BookPoster:
             account_ids.add(hold.debit_account_id)
             account_ids.add(hold.credit_account_id)
         account_ids.discard("")
-        accounts, now, business_date = await self._lane.lock_accounts(account_ids)
-        shut = {unclaimed_account_id(a) for a in accounts.values() if a.status in _SHUT}
-        if shut - account_ids:
+        shared = self._only_appended(orders, holds) if self._buffered else set()
+        lock = self._lane.lock_accounts
+        accounts, now, business_date = await lock(account_ids - shared if shared else account_ids)
+        if shared:
+            accounts.update(await self._lane.share_accounts(shared))
+        shut: set[str] = set()
+        buffered: set[str] = set()
+        for account in accounts.values():
+            if account.is_buffered:
+                buffered.add(account.id)
+            if account.status in _SHUT:
+                shut.add(unclaimed_account_id(account))
+        # What is no longer buffered, and what may have to take the credits of a shut account.
+        missing = (shut - account_ids) | (shared & shut) | (shared - buffered)
+        if missing:
             # Out of the order of ids, so this may end in a deadlock, and then in another try.
-            more, now, business_date = await self._lane.lock_accounts(shut - account_ids)
+            more, now, business_date = await lock(missing)
             accounts.update(more)
+        self._note_buffered(buffered, shared - buffered)
         return Snapshot(
             accounts=accounts,
             holds=holds,
@@ -264,7 +289,27 @@ class _BookPoster:
             now=now,
             business_date=business_date,
             tombstones_from=f"tfr_{encode_time(self._clock.now() - self._window)}",
+            shared=frozenset(shared - missing),
         )
+
+    def _only_appended(self, orders: list[Transfer], holds: Mapping[str, Hold]) -> set[str]:
+        """Return accounts that need no lock of their own: of them, only buffers are touched."""
+        single = TransferKind.SINGLE
+        appended = self._buffered & {t.credit_account_id for t in orders if t.kind == single}
+        if appended:
+            appended -= {t.debit_account_id for t in orders}
+            appended -= {t.credit_account_id for t in orders if t.kind != single}
+            for hold in holds.values():
+                appended -= {hold.debit_account_id, hold.credit_account_id}
+        return appended
+
+    def _note_buffered(self, buffered: set[str], not_any_more: set[str]) -> None:
+        if not_any_more:
+            self._buffered -= not_any_more
+        if buffered and not buffered <= self._buffered:
+            if len(self._buffered) > _BUFFERED_KNOWN_MAX:
+                self._buffered.clear()
+            self._buffered |= buffered
 
     async def _make_months(self, chains: Sequence[Chain]) -> None:
         ids = [t.id for chain in chains for t in chain]

@@ -11,7 +11,7 @@ from common.db.pool import Pool
 from common.db.types import Connection
 from services.account.domain.accounts import Account, AccountSpec
 from services.account.domain.kinds import Kinds
-from services.account.store.rows import QUERIES, account_from
+from services.account.store.rows import QUERIES, account_from, locked_account_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class AccountChange:
 
     request_id: str
     verb: str
-    """`open`, `status` or `limits`."""
+    """`status`, `limits` or `buffering`."""
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     actor: str
@@ -56,6 +56,7 @@ class AccountStore:
             [kind.normal_side for kind in kinds],
             [kind.may_go_negative for kind in kinds],
             [spec.credit_limit_minor for spec in specs],
+            [spec.is_buffered for spec in specs],
         )
         # In a statement of its own: another process may have opened one just now.
         ids = [spec.id for spec in specs]
@@ -77,14 +78,14 @@ class AccountStore:
         return [account_from(row) for row in rows]
 
     async def lock(self, connection: Connection, book: int, account_id: str) -> Account | None:
-        """Lock one account until the caller's transaction ends."""
+        """Lock one account until the caller's transaction ends, also against appending."""
         row = await connection.fetchrow(QUERIES["lock_account"], book, account_id)
-        return None if row is None else account_from(row)
+        return None if row is None else locked_account_from(row)
 
     async def update(
         self, connection: Connection, book: int, account: Account, change: AccountChange
     ) -> tuple[int, datetime]:
-        """Write status and limits of a locked account, and the line of history about it.
+        """Write status, limits and buffering of a locked account, and the line of history.
 
         Returns the new version and when it came to be.
         """
@@ -95,6 +96,7 @@ class AccountStore:
             account.status,
             account.credit_limit_minor,
             account.court_frozen_minor,
+            account.is_buffered,
         )
         if row is None:
             raise RuntimeError(f"{account.id} was not locked")

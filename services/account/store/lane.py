@@ -1,8 +1,9 @@
 """The posting path: one session that locks, reads and writes whole batches.
 
 A lane has a connection of its own, so that it can be given settings for statements over arrays and
-costs no round trip to be lent and returned. A transaction is: lock the book's day, the holds and
-the accounts, in this order and each in the order of their ids; write everything set by set; commit.
+costs no round trip to be lent and returned. A transaction is: lock the book's day, the holds, the
+accounts, and those that are only appended to, in this order and each in the order of their ids;
+write everything set by set; commit.
 
 Most batches share the day's lock. One that has to know what is *not* there (a repeat that may have
 been refused, a hold that is not open) takes it alone, because rows that do not exist cannot be
@@ -21,7 +22,12 @@ from common.db.types import Connection
 from services.account.domain.accounts import Account
 from services.account.domain.batches import Decision
 from services.account.domain.transfers import Fate, Hold, StoredTransfer
-from services.account.store.rows import QUERIES, account_from, hold_from, transfer_from
+from services.account.store.rows import (
+    QUERIES,
+    hold_from,
+    locked_account_from,
+    transfer_from,
+)
 
 # Every statement of the lane finds its rows by key, and a batch is small beside the tables. Planned
 # while a table was empty, or for a batch of unknown size, a statement would read all accounts of
@@ -35,10 +41,12 @@ _SESSION: Final = (
 _LOCK_BOOK: Final = QUERIES["lock_business_date"]
 _LOCK_HOLDS: Final = QUERIES["lock_holds"]
 _LOCK_ACCOUNTS: Final = QUERIES["lock_accounts"]
+_SHARE_ACCOUNTS: Final = QUERIES["share_accounts"]
 _READ_TRANSFERS: Final = QUERIES["read_transfers"]
 _READ_FATES: Final = QUERIES["read_fates"]
 _WRITE_BATCH: Final = QUERIES["write_batch"]
 _WRITE_HOLDS: Final = QUERIES["write_holds"]
+_APPEND_CREDITS: Final = QUERIES["append_credits"]
 
 
 class BookNotOpenError(Exception):
@@ -108,9 +116,17 @@ class Lane:
         rows = await self._session.fetch(_LOCK_ACCOUNTS, self._book, list(account_ids))
         if not rows:
             raise BookNotOpenError(f"book {self._book} has no business date")
-        accounts = {row["id"]: account_from(row) for row in rows if row["id"] is not None}
+        accounts = {row["id"]: locked_account_from(row) for row in rows if row["id"] is not None}
         last = rows[-1]
         return accounts, last["now"], last["business_date"]
+
+    async def share_accounts(self, account_ids: Iterable[str]) -> dict[str, Account]:
+        """Lock accounts that are only appended to: other batches may do the same meanwhile.
+
+        Their status, limits and buffering stay as they are; their sums do not.
+        """
+        rows = await self._session.fetch(_SHARE_ACCOUNTS, self._book, list(account_ids))
+        return {row["id"]: locked_account_from(row) for row in rows}
 
     async def read_transfers(self, ids: Sequence[str]) -> dict[str, StoredTransfer]:
         """Read what is kept under ids."""
@@ -186,7 +202,21 @@ class Lane:
             return False
         if decision.holds_opened or decision.holds_changed or decision.resolutions:
             await self._write_holds(decision, now)
+        if decision.appended:
+            await self._append_credits(decision, now, business_date)
         return True
+
+    async def _append_credits(self, decision: Decision, now: datetime, on: date) -> None:
+        appended = decision.appended
+        await self._session.execute(
+            _APPEND_CREDITS,
+            self._book,
+            now,
+            on,
+            [c.account_id for c in appended],
+            [c.transfer_id for c in appended],
+            [c.amount_minor for c in appended],
+        )
 
     async def _write_holds(self, decision: Decision, now: datetime) -> None:
         opened, changed = decision.holds_opened, decision.holds_changed

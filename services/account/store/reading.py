@@ -16,6 +16,7 @@ _FINDINGS = (
     ("find_running_differences", "an account's last entry has other sums"),
     ("find_hold_differences", "an account's pending sums are not its open holds"),
     ("find_transfer_differences", "a movement has not exactly its two entries"),
+    ("find_stray_buffers", "credits wait in the buffer of an account that has none"),
 )
 
 
@@ -54,6 +55,8 @@ class AccountTotal:
     credits_posted_minor: int
     debits_pending_minor: int
     credits_pending_minor: int
+    credits_buffered_minor: int
+    """What waits in buffers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,18 @@ from services.account.domain.transfers import (
 QUERIES: Final = load_queries("services.account")
 """The statements of this service."""
 
-_ACCOUNT_COLUMNS: Final = 19
+_LOCKED_ACCOUNT_COLUMNS: Final = 20
 _ORDER_END: Final = 21
 
 
 def account_from(row: Record) -> Account:
-    """Read an account; further columns behind its own are left alone."""
-    return Account(*tuple(row)[:_ACCOUNT_COLUMNS])
+    """Read an account with what waits in its buffer."""
+    return Account(*row)
+
+
+def locked_account_from(row: Record) -> Account:
+    """Read a locked account; further columns behind its own are left alone."""
+    return Account(*tuple(row)[:_LOCKED_ACCOUNT_COLUMNS])
 
 
 def hold_from(row: Record) -> Hold:

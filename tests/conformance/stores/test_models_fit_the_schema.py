@@ -12,7 +12,9 @@ from tests.model_stores.database import SCHEMAS
 
 _COLUMNS = """
 SELECT table_name, column_name, is_nullable = 'YES' AS is_nullable
-FROM information_schema.columns WHERE table_schema = $1
+FROM information_schema.columns JOIN information_schema.tables
+    USING (table_catalog, table_schema, table_name)
+WHERE table_schema = $1 AND table_type = 'BASE TABLE'
 AND NOT EXISTS (
     SELECT FROM pg_inherits WHERE inhrelid = (table_schema || '.' || table_name)::regclass
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -65,6 +65,7 @@ class Decided:
 
     accounts: list[Account]
     existing: Mapping[str, StoredTransfer] = field(default_factory=dict)
+    shared: Sequence[Account] = ()
 
     def take(self, *chains: Transfer | Chain) -> Decision:
         """Decide a batch."""
@@ -75,6 +76,7 @@ class Decided:
             existing=self.existing,
             now=NOW,
             business_date=date(2026, 3, 1),
+            shared=frozenset(one.id for one in self.shared),
         )
         return decide([(c,) if isinstance(c, Transfer) else c for c in chains], snapshot)
 
