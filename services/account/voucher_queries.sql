@@ -207,3 +207,189 @@ SELECT count(*) FROM kept;
 UPDATE voucher_cursors
 SET written_in = $2::bigint::text::xid8, moved_at = clock_timestamp()
 WHERE book = $1;
+
+-- name: share_business_date
+-- The business date of a book, which does not move until the commit.
+SELECT business_date FROM business_dates WHERE book = $1 FOR SHARE;
+
+-- name: share_days
+-- Of some days, those that still take vouchers; none of them closes until the commit.
+SELECT business_date
+FROM business_days
+WHERE book = $1 AND business_date = ANY ($2::date[]) AND state <> 'CLOSED'
+ORDER BY business_date
+FOR SHARE;
+
+-- name: insert_vouchers
+-- Vouchers that are given one by one, in their order; returns their numbers.
+WITH new AS MATERIALIZED (
+    SELECT id, business_date, source, source_id, summary, currency_code, total_minor, tenant_id,
+        mode, rule, rule_version, value_on, biz_trace_id, actor,
+        row_number() OVER (world ORDER BY place) AS step, count(*) OVER world AS steps
+    FROM unnest($2::text[], $3::date[], $4::text[], $5::text[], $6::text[], $7::text[],
+        $8::bigint[], $9::text[], $10::text[], $11::text[], $12::integer[], $13::date[],
+        $14::text[], $15::text[]) WITH ORDINALITY
+        AS given (id, business_date, source, source_id, summary, currency_code, total_minor,
+            tenant_id, mode, rule, rule_version, value_on, biz_trace_id, actor, place)
+    WINDOW world AS (PARTITION BY business_date, tenant_id, mode)
+), given AS (
+    INSERT INTO voucher_numbers (book, business_date, number_last, tenant_id, mode)
+    SELECT $1, business_date, count(*), tenant_id, mode
+    FROM new
+    GROUP BY business_date, tenant_id, mode
+    ON CONFLICT (book, business_date, tenant_id, mode)
+    DO UPDATE SET number_last = voucher_numbers.number_last + excluded.number_last
+    RETURNING business_date, tenant_id, mode, number_last
+)
+INSERT INTO vouchers (book, business_date, number, rule_version, total_minor, recorded_at,
+    value_on, id, tenant_id, mode, source, source_id, rule, currency_code, summary, biz_trace_id,
+    actor)
+SELECT $1, n.business_date, g.number_last - n.steps + n.step, n.rule_version, n.total_minor,
+    clock_timestamp(), n.value_on, n.id, n.tenant_id, n.mode, n.source, n.source_id, n.rule,
+    n.currency_code, n.summary, n.biz_trace_id, n.actor
+FROM new AS n
+JOIN given AS g
+    ON g.business_date = n.business_date AND g.tenant_id = n.tenant_id AND g.mode = n.mode
+RETURNING id, number, recorded_at;
+
+-- name: insert_voucher_lines
+-- The lines of given vouchers, and what they add to their days' sums.
+WITH told AS MATERIALIZED (
+    SELECT business_date, number, line, is_debit, amount_minor, tenant_id, mode, subject_code,
+        currency_code
+    FROM unnest($2::date[], $3::bigint[], $4::smallint[], $5::boolean[], $6::bigint[], $7::text[],
+        $8::text[], $9::text[], $10::text[])
+        AS given (business_date, number, line, is_debit, amount_minor, tenant_id, mode,
+            subject_code, currency_code)
+), lines AS (
+    INSERT INTO voucher_lines (book, business_date, number, line, is_debit, amount_minor,
+        tenant_id, mode, subject_code)
+    SELECT $1, business_date, number, line, is_debit, amount_minor, tenant_id, mode, subject_code
+    FROM told
+)
+INSERT INTO subject_balances (book, business_date, debits_minor, credits_minor, tenant_id, mode,
+    subject_code, currency_code)
+SELECT $1, business_date, coalesce(sum(amount_minor) FILTER (WHERE is_debit), 0),
+    coalesce(sum(amount_minor) FILTER (WHERE NOT is_debit), 0), tenant_id, mode, subject_code,
+    currency_code
+FROM told
+GROUP BY business_date, tenant_id, mode, subject_code, currency_code
+ON CONFLICT (book, business_date, tenant_id, mode, subject_code, currency_code)
+DO UPDATE SET debits_minor = subject_balances.debits_minor + excluded.debits_minor,
+    credits_minor = subject_balances.credits_minor + excluded.credits_minor;
+
+-- name: read_latest_terms
+-- How the latest version of its rule would book a transfer: the rule, and line by line the subjects.
+WITH moved AS (
+    SELECT t.booked_minor, dk.subject_code AS debit_subject, ck.subject_code AS credit_subject,
+        (SELECT r.movement FROM accounting_rules AS r
+         WHERE r.movement IN (t.movement, '*')
+         ORDER BY r.movement = '*' LIMIT 1) AS rule
+    FROM transfers AS t
+    LEFT JOIN accounts AS d ON d.book = t.book AND d.id = t.debit_account_id
+    LEFT JOIN subject_kinds AS dk ON dk.kind = d.kind
+    LEFT JOIN accounts AS c
+        ON c.book = t.book AND c.id = coalesce(t.redirected_to, t.credit_account_id)
+    LEFT JOIN subject_kinds AS ck ON ck.kind = c.kind
+    WHERE t.book = $1 AND t.id = $2
+), latest AS (
+    SELECT movement, version, summary
+    FROM accounting_rules
+    WHERE movement = (SELECT m.rule FROM moved AS m)
+    ORDER BY version DESC
+    LIMIT 1
+)
+SELECT r.movement AS rule, r.version, r.summary, l.is_debit, m.booked_minor,
+    CASE l.subject_of WHEN 'DEBIT_ACCOUNT' THEN m.debit_subject
+        WHEN 'CREDIT_ACCOUNT' THEN m.credit_subject ELSE l.subject_code END AS subject_code
+FROM moved AS m
+CROSS JOIN latest AS r
+JOIN accounting_rule_lines AS l ON l.movement = r.movement AND l.version = r.version
+ORDER BY l.line;
+
+-- name: find_reversal
+-- What took a voucher back, if anything did.
+SELECT voucher_id, reversal_id, replacement_id, request_id, reason, actor
+FROM voucher_reversals
+WHERE book = $1 AND voucher_id = $2;
+
+-- name: find_reversal_of_request
+-- What a request took back.
+SELECT voucher_id, reversal_id, replacement_id, request_id, reason, actor
+FROM voucher_reversals
+WHERE tenant_id = $1 AND mode = $2 AND actor = $3 AND request_id = $4;
+
+-- name: insert_reversal
+-- A voucher is taken back, once only.
+INSERT INTO voucher_reversals (book, reversed_at, voucher_id, reversal_id, replacement_id,
+    tenant_id, mode, request_id, reason, actor)
+VALUES ($1, clock_timestamp(), $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: find_vouchers
+-- Vouchers by id, without their lines.
+SELECT v.id, v.book, v.business_date, v.source, v.source_id, v.summary, v.currency_code,
+    v.tenant_id, v.mode, v.rule, v.rule_version, v.value_on, v.biz_trace_id, v.actor, v.number,
+    v.recorded_at, coalesce(r.reversal_id, '') AS reversed_by_id
+FROM all_vouchers AS v
+LEFT JOIN voucher_reversals AS r ON r.book = v.book AND r.voucher_id = v.id
+WHERE v.book = $1 AND v.id = ANY ($2::text[]);
+
+-- name: list_vouchers
+-- A page of one world's register behind a day and number, in their order, without lines. The bounds
+-- are said twice: in one row for the index, and by days for the choice of months.
+SELECT v.id, v.book, v.business_date, v.source, v.source_id, v.summary, v.currency_code,
+    v.tenant_id, v.mode, v.rule, v.rule_version, v.value_on, v.biz_trace_id, v.actor, v.number,
+    v.recorded_at, coalesce(r.reversal_id, '') AS reversed_by_id
+FROM all_vouchers AS v
+LEFT JOIN voucher_reversals AS r ON r.book = v.book AND r.voucher_id = v.id
+WHERE v.book = $1 AND v.tenant_id = $2 AND v.mode = $3
+    AND v.business_date >= $4 AND v.business_date <= $5
+    AND (v.business_date, v.tenant_id, v.mode, v.number) > ($4, $2, $3, $6)
+    AND ($7 = '' OR v.source = $7)
+    AND ($8 = '' OR EXISTS (
+        SELECT FROM all_voucher_lines AS l
+        WHERE l.book = v.book AND l.business_date = v.business_date AND l.tenant_id = v.tenant_id
+            AND l.mode = v.mode AND l.number = v.number AND l.subject_code = $8))
+ORDER BY v.business_date, v.number
+LIMIT $9;
+
+-- name: list_lines
+-- The lines of vouchers of one world.
+SELECT l.business_date, l.number, l.subject_code, l.is_debit, l.amount_minor
+FROM unnest($4::date[], $5::bigint[]) AS wanted (business_date, number)
+JOIN all_voucher_lines AS l ON l.book = $1 AND l.business_date = wanted.business_date
+    AND l.tenant_id = $2 AND l.mode = $3 AND l.number = wanted.number
+ORDER BY l.business_date, l.number, l.line;
+
+-- name: sum_subjects
+-- One world's sums by currency and subject, over all books, vouchers of closings included: debits
+-- less credits before the first day, debits and credits from it to the last. What was before the
+-- last period that was closed earlier is kept with that period.
+WITH closed AS MATERIALIZED (
+    SELECT max(p.period) AS period
+    FROM periods AS p
+    WHERE p.period < to_char($3::date, 'YYYY-MM')
+), sums AS (
+    SELECT b.currency_code, b.subject_code,
+        CASE s.normal_side WHEN 'DEBIT' THEN b.closing_minor ELSE -b.closing_minor END AS opening,
+        0::numeric AS debits, 0::numeric AS credits
+    FROM period_balances AS b
+    JOIN subjects AS s ON s.code = b.subject_code
+    WHERE b.tenant_id = $1 AND b.mode = $2 AND b.period = (SELECT c.period FROM closed AS c)
+    UNION ALL
+    SELECT currency_code, subject_code,
+        CASE WHEN business_date < $3 THEN debits_minor + closing_debits_minor - credits_minor
+            - closing_credits_minor ELSE 0 END,
+        CASE WHEN business_date >= $3 THEN debits_minor + closing_debits_minor ELSE 0 END,
+        CASE WHEN business_date >= $3 THEN credits_minor + closing_credits_minor ELSE 0 END
+    FROM subject_balances
+    WHERE tenant_id = $1 AND mode = $2 AND business_date <= $4
+        AND business_date >= coalesce(
+            (to_date((SELECT c.period FROM closed AS c), 'YYYY-MM') + interval '1 month')::date,
+            '0001-01-01')
+)
+SELECT currency_code, subject_code, sum(opening), sum(debits), sum(credits)
+FROM sums
+GROUP BY currency_code, subject_code
+HAVING sum(opening) <> 0 OR sum(debits) <> 0 OR sum(credits) <> 0
+ORDER BY currency_code, subject_code;

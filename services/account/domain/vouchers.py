@@ -92,9 +92,9 @@ def journal_voucher_id(transfer_id: str) -> str:
     return f"vch_{transfer_id[4:]}"
 
 
-def replacement_voucher_id(transfer_id: str, rule_version: int) -> str:
+def replacement_voucher_id(transfer_id: str, rule: str, rule_version: int) -> str:
     """Return the id of the voucher of a transfer by a later version of its rule."""
-    return derive("vch", transfer_id, "replacement", rule_version)
+    return derive("vch", transfer_id, "replacement", rule, rule_version)
 
 
 def reversal_voucher_id(voucher_id: str) -> str:

@@ -64,6 +64,8 @@ class Ledger:
         self._books: dict[int, _BookPoster] = {}
         self.appended = asyncio.Event()
         """Set when something was appended to a buffer; the drain waits for it, and clears it."""
+        self.booked = asyncio.Event()
+        """Set when something was kept; the maker of vouchers waits for it, and clears it."""
         self._rules: dict[bool, RequestRules] = {}
         self._rules_made_at = -1.0
 
@@ -153,6 +155,7 @@ class Ledger:
             poster = self._books[book] = _BookPoster(
                 Lane(self._pool, book),
                 self.appended,
+                self.booked,
                 self._partitions,
                 self._clock,
                 timedelta(days=settings.id_window_days),
@@ -172,6 +175,7 @@ class _BookPoster:
         self,
         lane: Lane,
         appended: asyncio.Event,
+        booked: asyncio.Event,
         partitions: PartitionKeeper,
         clock: Clock,
         window: timedelta,
@@ -180,6 +184,7 @@ class _BookPoster:
     ) -> None:
         self._lane = lane
         self._appended = appended
+        self._booked = booked
         self._buffered: set[str] = set()
         """Accounts that were found to be buffered; only a guess of which locks will do."""
         self._partitions = partitions
@@ -220,6 +225,7 @@ class _BookPoster:
                         decision, snapshot.now, snapshot.business_date
                     ):
                         await lane.commit()
+                        self._booked.set()
                         if decision.appended:
                             self._appended.set()
                         return decision.answers

@@ -11,6 +11,7 @@ from datetime import date
 from typing import Final
 
 from common.db.pool import Pool
+from common.db.types import Connection
 
 _TABLES: Final = ("vouchers", "voucher_lines")
 # Any number that nobody else locks: two processes may need the same month at once.
@@ -40,19 +41,37 @@ class VoucherMonths:
             months.append(month)
         await self.make(months)
 
+    async def ensure(self, connection: Connection, dates: Iterable[date]) -> None:
+        """Make the months of dates in the caller's transaction, where they are not there.
+
+        To be called before the cursor is locked and before any voucher is read: a new month takes
+        the tables alone.
+        """
+        for month in sorted({one.replace(day=1) for one in dates} - self._made):
+            name = f"{_TABLES[-1]}_{month:%Y_%m}"
+            if await connection.fetchval("SELECT to_regclass($1)", name) is None:
+                # Remembered when another transaction sees it: this one may come to nothing.
+                await _create(connection, [month])
+            else:
+                self._made.add(month)
+
     async def make(self, dates: Iterable[date]) -> bool:
         """Make the months of dates; return whether any was not known to be there."""
         months = sorted({one.replace(day=1) for one in dates} - self._made)
         if not months:
             return False
         async with self._pool.transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
-            for month in months:
-                for table in _TABLES:
-                    # Names and bounds are made of our own digits and letters only.
-                    await connection.execute(
-                        f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
-                        f"FOR VALUES FROM ('{month}') TO ('{month_after(month)}')"
-                    )
+            await _create(connection, months)
         self._made.update(months)
         return True
+
+
+async def _create(connection: Connection, months: Iterable[date]) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
+    for month in months:
+        for table in _TABLES:
+            # Names and bounds are made of our own digits and letters only.
+            await connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
+                f"FOR VALUES FROM ('{month}') TO ('{month_after(month)}')"
+            )

@@ -6,13 +6,16 @@ comes first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from operator import attrgetter
 from typing import Final
 
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection
+from services.account.domain.vouchers import NewVoucher, Voucher
 from services.account.store.voucher_months import VoucherMonths
 
 VOUCHER_QUERIES: Final = load_queries("services.account", "voucher_queries.sql")
@@ -23,6 +26,24 @@ VOUCHER_QUERIES: Final = load_queries("services.account", "voucher_queries.sql")
 _SESSION: Final = (
     "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
     " SET LOCAL enable_mergejoin = off"
+)
+
+
+_read_columns: Final = attrgetter(
+    "id",
+    "business_date",
+    "source",
+    "source_id",
+    "summary",
+    "currency_code",
+    "total_minor",
+    "tenant_id",
+    "mode",
+    "rule",
+    "rule_version",
+    "value_on",
+    "biz_trace_id",
+    "actor",
 )
 
 
@@ -123,3 +144,60 @@ class VoucherStore:
     async def move_cursor(self, connection: Connection, book: int, until: int) -> None:
         """Note that the vouchers of a locked book are made up to a transaction."""
         await connection.execute(VOUCHER_QUERIES["move_cursor"], book, until)
+
+    async def share_business_date(self, connection: Connection, book: int) -> date:
+        """Return the business date of a book, which stays until the transaction ends.
+
+        To be locked before the cursor.
+        """
+        found: date | None = await connection.fetchval(VOUCHER_QUERIES["share_business_date"], book)
+        if found is None:
+            raise RuntimeError(f"book {book} has no business date")
+        return found
+
+    async def share_days(
+        self, connection: Connection, book: int, dates: Sequence[date]
+    ) -> frozenset[date]:
+        """Return which of some days still take vouchers, which they do until the transaction ends.
+
+        To be locked after the business date and before the cursor.
+        """
+        rows = await connection.fetch(VOUCHER_QUERIES["share_days"], book, list(dates))
+        return frozenset(row[0] for row in rows)
+
+    async def insert(
+        self, connection: Connection, book: int, vouchers: Sequence[NewVoucher]
+    ) -> list[Voucher]:
+        """Book vouchers of one book, whose cursor is locked, in their order.
+
+        `months.ensure` was called for their days before.
+
+        Raises:
+            asyncpg.IntegrityConstraintViolationError: a day's period is closed.
+        """
+        columns = [list(column) for column in zip(*map(_read_columns, vouchers), strict=True)]
+        rows = await connection.fetch(VOUCHER_QUERIES["insert_vouchers"], book, *columns)
+        given = {row["id"]: (row["number"], row["recorded_at"]) for row in rows}
+        lines = [
+            (
+                voucher.business_date,
+                given[voucher.id][0],
+                place,
+                line.is_debit,
+                line.amount_minor,
+                voucher.tenant_id,
+                voucher.mode,
+                line.subject_code,
+                voucher.currency_code,
+            )
+            for voucher in vouchers
+            for place, line in enumerate(voucher.lines, start=1)
+        ]
+        columns = [list(column) for column in zip(*lines, strict=True)]
+        await connection.execute(VOUCHER_QUERIES["insert_voucher_lines"], book, *columns)
+        return [_booked(voucher, *given[voucher.id]) for voucher in vouchers]
+
+
+def _booked(voucher: NewVoucher, number: int, recorded_at: datetime) -> Voucher:
+    values = {name: getattr(voucher, name) for name in NewVoucher.__slots__}
+    return Voucher(**values, number=number, recorded_at=recorded_at)
