@@ -67,11 +67,5 @@ async def list_history(connection: Connection, noun: str, noun_id: str) -> list[
     return [_from_row(row) for row in rows]
 
 
-async def list_story_history(connection: Connection, biz_trace_id: str) -> list[HistoryRow]:
-    """Return what became of all nouns of one story, oldest first."""
-    rows = await connection.fetch(_QUERIES["list_story_history"], biz_trace_id)
-    return [_from_row(row) for row in rows]
-
-
 def _from_row(row: Record) -> HistoryRow:
     return HistoryRow(**dict(row.items()))

@@ -16,13 +16,6 @@ FROM history
 WHERE noun = $1 AND id = $2
 ORDER BY version;
 
--- name: list_story_history
--- What became of all nouns of one story, oldest first.
-SELECT noun, id, version, from_state, to_state, actor, reason, cause, biz_trace_id, at
-FROM history
-WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-ORDER BY at, noun, id, version;
-
 -- name: lock_audit
 -- Let one transaction at a time lengthen the chain of this schema.
 SELECT pg_advisory_xact_lock(hashtextextended('audit ' || current_schema(), 0));

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from common.db.queries import load_queries
-from common.db.types import Connection, Record
+from common.db.types import Connection
 from common.events.event import NewEvent, event_to_bytes
 
 _QUERIES: Final = load_queries("common.events")
@@ -47,13 +47,6 @@ class Outbox:
         """Return how many events were not told yet, and how many seconds the oldest has."""
         row = await connection.fetchrow(_QUERIES["count_waiting_events"])
         return (0, 0.0) if row is None else (row["waiting"], row["oldest_seconds"])
-
-    async def list_story(self, connection: Connection, biz_trace_id: str) -> list[Record]:
-        """Return the events of one story, oldest first, as long as they are kept.
-
-        Columns: event_id, type, aggregate_id, aggregate_version, recorded_at, published_at.
-        """
-        return await connection.fetch(_QUERIES["list_story_events"], biz_trace_id)
 
     def notify(self) -> None:
         """Wake this process's relay: events were committed."""

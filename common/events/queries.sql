@@ -40,13 +40,6 @@ SELECT outbox_make_partitions($1);
 -- Drop the days that are told and old.
 SELECT outbox_drop_partitions($1);
 
--- name: list_story_events
--- The events of one story, oldest first.
-SELECT event_id, type, aggregate_id, aggregate_version, recorded_at, published_at
-FROM outbox
-WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-ORDER BY recorded_at, position;
-
 -- name: take_events
 -- Note events as taken by a consumer; answers those that it had not.
 INSERT INTO inbox (consumer, event_id)

@@ -87,13 +87,6 @@ class Jobs:
         rows = await connection.fetch(_QUERIES["count_jobs"])
         return {(row["kind"], row["state"]): row["count"] for row in rows}
 
-    async def list_story(self, connection: Connection, biz_trace_id: str) -> list[Record]:
-        """Return the jobs of one story, oldest first.
-
-        Columns: job_id, kind, key, state, attempts, run_at, last_error, created_at, ended_at.
-        """
-        return await connection.fetch(_QUERIES["list_story_jobs"], biz_trace_id)
-
     def notify(self) -> None:
         """Wake this process's worker: due jobs were committed."""
         self._wake.set()

@@ -107,13 +107,6 @@ RETURNING job_id;
 -- How many jobs of each kind are in which state.
 SELECT kind, state, count(*) AS count FROM jobs WHERE state <> 'DONE' GROUP BY kind, state;
 
--- name: list_story_jobs
--- The jobs of one story, oldest first.
-SELECT job_id, kind, key, state, attempts, run_at, last_error, created_at, ended_at
-FROM jobs
-WHERE biz_trace_id = $1 AND biz_trace_id <> ''
-ORDER BY created_at, job_id;
-
 -- name: prune_jobs
 -- Forget jobs that ended well long ago.
 DELETE FROM jobs

@@ -50,7 +50,6 @@ TABLES: Final[tuple[TableSpec, ...]] = (
 
 _WAITING: Final = Shape("recorded_at position type aggregate_id body")
 _WAITING_COUNT: Final = Shape("waiting oldest_seconds")
-_STORY: Final = Shape("event_id type aggregate_id aggregate_version recorded_at published_at")
 _ID: Final = Shape("event_id")
 _VERSION: Final = Shape("aggregate_id version")
 _ATTEMPTS: Final = Shape("event_id attempts")
@@ -93,12 +92,6 @@ def count_waiting_events(rows: Rows) -> list[Row]:
     oldest = min((row["recorded_at"] for row in waiting), default=rows.now())
     seconds = (rows.now() - oldest).total_seconds()
     return [_WAITING_COUNT.row({"waiting": len(waiting), "oldest_seconds": seconds})]
-
-
-@BOOK.model
-def list_story_events(rows: Rows, biz_trace_id: str) -> list[Row]:
-    found = rows["outbox"].find(biz_trace_id=biz_trace_id) if biz_trace_id else []
-    return _STORY.rows(sorted(found, key=lambda row: (row["recorded_at"], row["position"])))
 
 
 @BOOK.model

@@ -44,16 +44,6 @@ def list_history(rows: Rows, noun: str, noun_id: str) -> list[Row]:
 
 
 @BOOK.model
-def list_story_history(rows: Rows, biz_trace_id: str) -> list[Row]:
-    if not biz_trace_id:
-        return []
-    found = rows["history"].find(biz_trace_id=biz_trace_id)
-    return _HISTORY_ROW.rows(
-        sorted(found, key=lambda row: (row["at"], row["noun"], row["id"], row["version"]))
-    )
-
-
-@BOOK.model
 def lock_audit(rows: Rows) -> None:
     """Transactions run one after the other anyway."""
 

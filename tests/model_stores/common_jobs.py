@@ -52,7 +52,6 @@ _CLAIMED: Final = Shape(
 _PARKED: Final = Shape(
     "job_id kind key attempts payload merchant_id biz_trace_id last_error created_at ended_at"
 )
-_STORY: Final = Shape("job_id kind key state attempts run_at last_error created_at ended_at")
 _COUNT: Final = Shape("kind state count")
 _SECONDS: Final = Shape("seconds")
 
@@ -208,12 +207,6 @@ def count_jobs(rows: Rows) -> list[Row]:
         _COUNT.row({"kind": kind, "state": state, "count": count})
         for (kind, state), count in sorted(counts.items())
     ]
-
-
-@BOOK.model
-def list_story_jobs(rows: Rows, biz_trace_id: str) -> list[Row]:
-    found = rows["jobs"].find(biz_trace_id=biz_trace_id) if biz_trace_id else []
-    return _STORY.rows(sorted(found, key=lambda row: (row["created_at"], row["job_id"])))
 
 
 @BOOK.model

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from common.backoff import Backoff
-from common.db.history import HistoryRow, add_history, list_history, list_story_history
+from common.db.history import HistoryRow, add_history, list_history
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection
@@ -127,13 +127,7 @@ async def test_events_wait_in_their_order_until_they_are_told(events: EventsSide
         await connection.execute(
             QUERIES["mark_published"], [one[0] for one in told], [one[1] for one in told]
         )
-        story = await events.outbox.list_story(connection, "biz_case")
     assert [one[2] for one in await waiting(events)] == ["b"]
-    assert [(row["aggregate_id"], row["published_at"] is None) for row in story] == [
-        ("c", False),
-        ("a", False),
-        ("b", True),
-    ]
 
 
 async def test_events_of_a_lost_change_do_not_wait(events: EventsSide) -> None:
@@ -213,8 +207,7 @@ async def test_history_is_append_only_and_told_in_order(side: Side) -> None:
     async with side.pool.transaction() as connection:
         await add_history(connection, rows)
         assert await list_history(connection, "order", "trd_1") == [rows[1], rows[0]]
-        assert await list_story_history(connection, "biz_1") == [rows[1], rows[0], rows[2]]
-        assert await list_story_history(connection, "") == []
+        assert await list_history(connection, "refund", "rfd_1") == [rows[2]]
 
 
 PLACES = st.tuples(st.sampled_from("abc"), st.integers(1, 5))

@@ -18,7 +18,7 @@ from common.audit import (
     require_role,
 )
 from common.context import ActorType, Principal
-from common.db.history import HistoryRow, add_history, list_history, list_story_history
+from common.db.history import HistoryRow, add_history, list_history
 from common.db.migrations import migrate
 from common.db.pool import Pool, SessionSettings, open_pool
 from common.db.roles import prepare_schema
@@ -60,8 +60,6 @@ async def test_history_reads_back_as_written(pool: Pool) -> None:
         await add_history(connection, [change(1), change(2)])
         await add_history(connection, [])
         assert await list_history(connection, "order", "ord_1") == [change(1), change(2)]
-        assert await list_story_history(connection, "biz_1") == [change(1), change(2)]
-        assert await list_story_history(connection, "") == []
 
 
 async def test_a_second_change_from_the_same_version_is_refused(pool: Pool) -> None:
