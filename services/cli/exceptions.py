@@ -65,16 +65,8 @@ def propose_command(
     as_json: AsJson = False,
 ) -> None:
     """Propose how an exception is resolved; another person has to approve it."""
-    _run(
-        "propose",
-        name or _login(),
-        ("operator", role),
-        mode,
-        exception_id=exception_id,
-        action=action,
-        reason=reason,
-        as_json=as_json,
-    )
+    asked = {"exception_id": exception_id, "action": action, "reason": reason}
+    _run("propose", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
 @exceptions_app.command("approve")
@@ -87,16 +79,8 @@ def approve_command(
     as_json: AsJson = False,
 ) -> None:
     """Approve what somebody else has proposed; it is carried out at once."""
-    _run(
-        "decide",
-        name or _login(),
-        ("operator", role),
-        mode,
-        exception_id=exception_id,
-        approved=True,
-        reason=reason,
-        as_json=as_json,
-    )
+    asked = {"exception_id": exception_id, "approved": True, "reason": reason}
+    _run("decide", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
 @exceptions_app.command("reject")
@@ -109,16 +93,8 @@ def reject_command(
     as_json: AsJson = False,
 ) -> None:
     """Reject what somebody else has proposed; the exception stays open."""
-    _run(
-        "decide",
-        name or _login(),
-        ("operator", role),
-        mode,
-        exception_id=exception_id,
-        approved=False,
-        reason=reason,
-        as_json=as_json,
-    )
+    asked = {"exception_id": exception_id, "approved": False, "reason": reason}
+    _run("decide", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
 def _login() -> str:
