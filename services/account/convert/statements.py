@@ -6,16 +6,30 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from paymesh.account.v1 import AccountKind as AccountKindMessage
 from paymesh.account.v1 import Entry as EntryMessage
-from paymesh.account.v1 import GetStatementResponse
+from paymesh.account.v1 import GetStatementResponse, NormalSide
 
 from common.errors import FieldInvalidError, PageTokenInvalidError
 from common.paging import Scalar
 from services.account.convert.accounts import account_to_proto
+from services.account.domain.kinds import AccountKind
 from services.account.flows.read_statements import StatementPage, StatementPlace
 from services.account.store.statements import StatementHead, StatementLine, Sums
 
 _PLACE_PARTS: Final = 7
+
+
+def kind_to_proto(kind: AccountKind) -> AccountKindMessage:
+    """Return a kind of account, as the registry has it."""
+    return AccountKindMessage(
+        code=kind.code,
+        normal_side=NormalSide.Value(f"NORMAL_SIDE_{kind.normal_side}"),
+        owner=str(kind.owner),
+        purpose=kind.purpose,
+        may_go_negative=kind.may_go_negative,
+        subject_code=kind.subject_code,
+    )
 
 
 def entry_to_proto(line: StatementLine, normal_side: str) -> EntryMessage:

@@ -71,7 +71,15 @@ class AccountServicer(ReadingServicer):
     """`paymesh.account.v1.AccountService`."""
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__(ReadingParts(parts.reading, parts.statements, parts.drain, parts.tokens))
+        super().__init__(
+            ReadingParts(
+                kinds=parts.accounts.kinds,
+                reading=parts.reading,
+                statements=parts.statements,
+                drain=parts.drain,
+                tokens=parts.tokens,
+            )
+        )
         self._parts = parts
 
     async def OpenAccounts(  # noqa: N802 - named by the contract

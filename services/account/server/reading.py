@@ -18,6 +18,8 @@ from paymesh.account.v1 import (
     GetStatementResponse,
     GetTransfersRequest,
     GetTransfersResponse,
+    ListAccountKindsRequest,
+    ListAccountKindsResponse,
     ListAccountsRequest,
     ListAccountsResponse,
     ListEntriesRequest,
@@ -39,10 +41,12 @@ from services.account.convert.statements import (
     day_from_text,
     entry_to_proto,
     instant_from_proto,
+    kind_to_proto,
     place_from_position,
     place_to_position,
     statement_to_proto,
 )
+from services.account.domain.kinds import Kinds
 from services.account.flows.read_statements import (
     Drain,
     Reader,
@@ -60,6 +64,7 @@ _PAGE_DEFAULT: Final = 100
 class ReadingParts:
     """What the reading half is made of."""
 
+    kinds: Kinds
     reading: ReadingStore
     statements: StatementStore
     drain: Drain
@@ -93,6 +98,15 @@ class ReadingServicer(AccountServiceServicer):
             token = parts.tokens.issue("account.accounts", [found[-1].id], filters)
         return ListAccountsResponse(
             accounts=[account_to_proto(account) for account in found], next_page_token=token
+        )
+
+    async def ListAccountKinds(  # noqa: N802 - named by the contract
+        self, request: ListAccountKindsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> ListAccountKindsResponse:
+        """List the registry of account kinds."""
+        kinds = self._reading_parts.kinds
+        return ListAccountKindsResponse(
+            kinds=[kind_to_proto(kinds[code]) for code in sorted(kinds)]
         )
 
     async def GetTransfers(  # noqa: N802 - named by the contract
@@ -186,6 +200,8 @@ class ReadingServicer(AccountServiceServicer):
         difference: dict[str, int] = {}
         for total in totals:
             off = total.debits_posted_minor - total.credits_posted_minor
+            off -= total.credits_buffered_minor
+            off -= total.credits_buffered_minor
             difference[total.currency_code] = difference.get(total.currency_code, 0) + off
         return SumAccountsResponse(
             totals=[account_total_to_proto(total) for total in totals],
