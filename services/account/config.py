@@ -35,3 +35,7 @@ class AccountSettings(PaymeshSettings):
     chart_folder: Path = CHART_FOLDER
     """Folder of the chart of accounts: `kinds.toml`, `subjects.toml` and `rules.toml`. What is
     wrong in them stops the process."""
+
+    inner_books: bool = True
+    """Whether this process makes vouchers, beside others that do. When none does, the outer books
+    run alone, and the general ledger stands still."""

@@ -167,7 +167,8 @@ class _NoSession:
 def _settings() -> dict[str, BaseModel]:
     """Return the settings of services, read once: a process starts often here."""
     return {
-        "account": AccountSettings(),
+        # The model has no tables of the inner books.
+        "account": AccountSettings(inner_books=False),
         "channel": ChannelSettings(),
         "trade": TradeSettings(),
     }

@@ -41,7 +41,6 @@ TOPOLOGIES = [path for path in sorted((ROOT / "topology").glob("*.toml")) if pat
 
 # Reasons that nothing says yet, and why their numbers are taken already.
 RESERVED = {
-    "PERIOD_NOT_CLOSABLE": "the inner books are being built",
     "CURRENCY_CONVERSION_UNSUPPORTED": "one order has one currency until conversion is built",
     "PAYMENT_IN_PROGRESS": "for products that allow one open payment per order at a time",
 }
