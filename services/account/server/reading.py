@@ -201,7 +201,6 @@ class ReadingServicer(AccountServiceServicer):
         for total in totals:
             off = total.debits_posted_minor - total.credits_posted_minor
             off -= total.credits_buffered_minor
-            off -= total.credits_buffered_minor
             difference[total.currency_code] = difference.get(total.currency_code, 0) + off
         return SumAccountsResponse(
             totals=[account_total_to_proto(total) for total in totals],
