@@ -137,47 +137,6 @@ HAVING sum(b.debits_minor + b.closing_debits_minor - b.credits_minor - b.closing
     <> 0
 ORDER BY b.book, b.tenant_id, b.mode, b.currency_code, b.subject_code;
 
--- name: take_voucher_number
--- The next number in a world's register of a day.
-INSERT INTO voucher_numbers AS n (book, business_date, number_last, tenant_id, mode)
-VALUES ($1, $2, 1, $3, $4)
-ON CONFLICT (book, business_date, tenant_id, mode)
-DO UPDATE SET number_last = n.number_last + 1
-RETURNING number_last;
-
--- name: insert_closing_voucher
--- A voucher that carries profit and loss forward.
-INSERT INTO vouchers (
-    book, business_date, number, rule_version, total_minor, recorded_at, value_on, id, tenant_id,
-    mode, source, source_id, rule, currency_code, summary, biz_trace_id, actor
-)
-VALUES ($1, $2, $3, 0, $4, clock_timestamp(), NULL, $5, $6, $7, 'CLOSING', $8, '', $9, $10, '', $11);
-
--- name: insert_closing_lines
--- The lines of a closing voucher, and what they add to the day's closing sums.
-WITH lines AS (
-    INSERT INTO voucher_lines (
-        book, business_date, number, tenant_id, mode, line, subject_code, is_debit, amount_minor
-    )
-    SELECT $1, $2, $3, $4, $5, l.line, l.subject_code, l.is_debit, l.amount_minor
-    FROM unnest($7::smallint[], $8::text[], $9::boolean[], $10::bigint[])
-        AS l (line, subject_code, is_debit, amount_minor)
-    RETURNING subject_code, is_debit, amount_minor
-)
-INSERT INTO subject_balances AS b (
-    book, business_date, debits_minor, credits_minor, closing_debits_minor, closing_credits_minor,
-    tenant_id, mode, subject_code, currency_code
-)
-SELECT $1, $2, 0, 0,
-       coalesce(sum(amount_minor) FILTER (WHERE is_debit), 0),
-       coalesce(sum(amount_minor) FILTER (WHERE NOT is_debit), 0),
-       $4, $5, subject_code, $6
-FROM lines
-GROUP BY subject_code
-ON CONFLICT (book, business_date, tenant_id, mode, subject_code, currency_code) DO UPDATE
-SET closing_debits_minor = b.closing_debits_minor + excluded.closing_debits_minor,
-    closing_credits_minor = b.closing_credits_minor + excluded.closing_credits_minor;
-
 -- name: list_unbalanced_worlds
 -- Worlds whose trial balance does not balance by a day.
 SELECT book, tenant_id, mode, currency_code,
@@ -269,4 +228,4 @@ SELECT c.relname AS name
 FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = $1::text::regclass
-  AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM (''' || $2::date || ''')%';
+  AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM (''' || $2::text || ''')%';

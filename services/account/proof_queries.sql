@@ -214,7 +214,13 @@ WITH here AS MATERIALIZED (
 )
 SELECT coalesce(m.transfer_id, e.transfer_id, t.origin) AS transfer_id,
        coalesce(e.account_id, m.account_id, '') AS account_id,
-       coalesce(t.voucher_id, '') AS voucher_id,
+       coalesce(t.voucher_id, (
+           SELECT v.id
+           FROM all_vouchers v
+           WHERE v.book = $1 AND v.business_date = $2 AND v.source = 'JOURNAL'
+             AND v.source_id = coalesce(m.transfer_id, e.transfer_id)
+           LIMIT 1
+       ), '') AS voucher_id,
        m.transfer_id IS NOT NULL AS has_transfer, e.transfer_id IS NOT NULL AS has_entry,
        coalesce(m.is_due, false) AS is_due, coalesce(m.amount, 0) AS moved,
        coalesce(e.amount, 0) AS entered, coalesce(t.amount, 0) AS told
@@ -281,7 +287,7 @@ LIMIT 1;
 -- name: read_mark
 -- What moves when the books move: the last transfer of each book, how far vouchers are made, and
 -- how many credits wait in buffers.
-SELECT d.book, t.written_in AS last_written, c.written_in AS cursor,
+SELECT d.book, t.written_in AS last_written, least(c.written_in, t.written_in) AS last_told,
        (SELECT count(*) FROM buffered_credits b WHERE b.book = d.book) AS buffered
 FROM business_dates d
 LEFT JOIN voucher_cursors c ON c.book = d.book

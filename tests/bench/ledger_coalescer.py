@@ -43,7 +43,7 @@ from common.ids import IdFactory
 from services.account.chart_files import read_chart
 from services.account.domain.accounts import AccountSpec
 from services.account.domain.transfers import Transfer, TransferKind, TransferStatus
-from services.account.flows.advance_business_date import open_book
+from services.account.flows.cut_day import open_book
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore

@@ -251,7 +251,9 @@ def _why(misfit: Misfit) -> str:
     moved, entered, told = misfit.moved_minor, misfit.entered_minor, misfit.told_minor
     name = misfit.transfer_id
     if not misfit.has_transfer and misfit.has_entry:
-        return f"an entry of {_side(entered)} on {misfit.account_id} names {name}, which is not booked"
+        return (
+            f"an entry of {_side(entered)} on {misfit.account_id} names {name}, which is not booked"
+        )
     if not misfit.has_transfer:
         return f"voucher {misfit.voucher_id} tells {_side(told)}, and no transfer moved it"
     if moved != entered and not misfit.has_entry:

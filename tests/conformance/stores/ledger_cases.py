@@ -12,7 +12,7 @@ from common.ids import IdFactory, derive
 from services.account.chart_files import read_chart
 from services.account.domain.accounts import Account, AccountSpec
 from services.account.domain.transfers import Transfer, TransferResult
-from services.account.flows.advance_business_date import open_book
+from services.account.flows.cut_day import open_book
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore

@@ -9,7 +9,7 @@ import pytest
 
 from common.clock import SystemClock
 from services.account.chart_files import read_chart
-from services.account.flows.advance_business_date import open_book
+from services.account.flows.cut_day import open_book
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from common.errors import PaymeshError
 from services.account.domain.accounts import AccountStatus
 from services.account.domain.transfers import Transfer, TransferKind
-from services.account.flows.advance_business_date import advance_business_date
 from services.account.flows.change_account import (
     ChangeRequest,
     change_limits,
     set_account_status,
 )
+from services.account.flows.cut_day import cut_book
 from services.account.flows.expire_holds import expire_holds
 from tests.conformance.stores.ledger_cases import (
     ACCOUNTS,
@@ -193,9 +193,9 @@ async def test_an_account_is_changed_only_from_the_version_that_was_seen(
 async def test_the_business_date_only_moves_forward(ledger: LedgerSide) -> None:
     later = FIRST_DAY + timedelta(days=1)
     for _ in range(2):
-        await advance_business_date(ledger.pool, ledger.days, 0, later, "test")
+        await cut_book(ledger.pool, ledger.days, 0, later, "test")
     with pytest.raises(PaymeshError):
-        await advance_business_date(ledger.pool, ledger.days, 0, FIRST_DAY, "test")
+        await cut_book(ledger.pool, ledger.days, 0, FIRST_DAY, "test")
     assert await ledger.days.read(0) == later
     assert await ledger.days.read(1) is None
     answers = await ledger.ledger.post([ledger.move(1, "R", "A", 100)])
@@ -207,7 +207,7 @@ async def test_a_date_is_not_moved_when_telling_of_it_fails(ledger: LedgerSide) 
         raise OSError("lost")
 
     with pytest.raises(OSError, match="lost"):
-        await advance_business_date(
+        await cut_book(
             ledger.pool, ledger.days, 0, FIRST_DAY + timedelta(days=1), "test", fail
         )
     assert await ledger.days.read(0) == FIRST_DAY

@@ -18,7 +18,7 @@ from common.jobs.job import NewJob
 from common.jobs.jobs import Jobs
 from services.account.chart_files import read_chart
 from services.account.domain.accounts import AccountSpec
-from services.account.flows.advance_business_date import open_book
+from services.account.flows.cut_day import open_book
 from services.account.flows.open_accounts import open_accounts
 from services.account.store.accounts import AccountStore
 from services.account.store.days import DayStore

@@ -19,12 +19,12 @@ from services.account.chart_files import read_chart
 from services.account.config import AccountSettings
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
 from services.account.domain.transfers import Transfer, TransferResult
-from services.account.flows.advance_business_date import advance_business_date, open_book
 from services.account.flows.change_account import (
     ChangeRequest,
     change_limits,
     set_account_status,
 )
+from services.account.flows.cut_day import cut_book, open_book
 from services.account.flows.expire_holds import expire_holds
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
@@ -183,7 +183,7 @@ class DatabaseBooks:
 
     async def advance(self, business_date: date) -> None:
         """Advance the business date."""
-        await advance_business_date(self._kit.pool, self._kit.days, 0, business_date, "test")
+        await cut_book(self._kit.pool, self._kit.days, 0, business_date, "test")
 
     async def expire(self) -> int:
         """Expire what is due."""

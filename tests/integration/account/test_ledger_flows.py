@@ -31,12 +31,12 @@ from services.account.errors import (
     AccountNotFoundError,
     BusinessDateNotLaterError,
 )
-from services.account.flows.advance_business_date import advance_business_date, open_book
 from services.account.flows.change_account import (
     ChangeRequest,
     change_limits,
     set_account_status,
 )
+from services.account.flows.cut_day import cut_book, open_book
 from services.account.flows.expire_holds import expire_holds
 from services.account.store.partitions import bounds_of, month_after, month_of
 from services.account.story import list_story
@@ -214,13 +214,13 @@ async def test_advancing_the_date_only_moves_forward_and_repeats_safely(kit: Led
     today = await kit.days.read(0)
     assert today is not None
     tomorrow = today + timedelta(days=1)
-    assert await advance_business_date(kit.pool, kit.days, 0, tomorrow, "op") == (today, tomorrow)
-    assert await advance_business_date(kit.pool, kit.days, 0, tomorrow, "op") == (
+    assert await cut_book(kit.pool, kit.days, 0, tomorrow, "op") == (today, tomorrow)
+    assert await cut_book(kit.pool, kit.days, 0, tomorrow, "op") == (
         tomorrow,
         tomorrow,
     )
     with pytest.raises(BusinessDateNotLaterError) as refused:
-        await advance_business_date(kit.pool, kit.days, 0, today, "op")
+        await cut_book(kit.pool, kit.days, 0, today, "op")
     assert refused.value.metadata == {"business_date": tomorrow.isoformat()}
     assert await open_book(kit.pool, kit.days, 0, date(1997, 1, 1), "op") == tomorrow
 
@@ -246,7 +246,7 @@ async def test_advancing_the_date_while_posting_cuts_cleanly(
     for _ in range(20):
         today = await second.days.read(0)
         assert today is not None
-        await advance_business_date(second.pool, second.days, 0, today + timedelta(days=1), "op")
+        await cut_book(second.pool, second.days, 0, today + timedelta(days=1), "op")
     done.set()
     await asyncio.gather(*posting)
     assert all(booked >= read for read, booked in dates)
