@@ -1,0 +1,368 @@
+"""A machine that does everything a ledger can be asked to, from several writers at once.
+
+Each step that posts sends one batch from each of one to three writers. A flush is a transaction, so
+what all were answered must be what the model answers in some order of the batches: that is tried,
+and the model goes on from the order that fits. After each step every sum, version and line is
+compared, and the rows are held against their invariants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import secrets
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from common.clock import SystemClock
+from common.errors import StateConflictError
+from common.ids import IdFactory, derive
+from services.account.domain.accounts import (
+    AccountSpec,
+    AccountStatus,
+    platform_account_id,
+)
+from services.account.domain.transfers import Transfer, TransferKind, TransferResult
+from tests.integration.account.conftest import DatabaseBooks, LedgerKit
+from tests.integration.account.invariants import find_broken
+from tests.integration.account.plain_model import Answer, PlainAccount, PlainLedger
+
+T = TypeVar("T")
+Plain = dict[str, Any]
+
+ACCOUNTS = {
+    "R": ("channel_receivable", PlainAccount(grows_by_debit=True, limit=None)),
+    "A": ("user_available", PlainAccount(grows_by_debit=False)),
+    "B": ("merchant_pending", PlainAccount(grows_by_debit=False)),
+    "C": ("credit", PlainAccount(grows_by_debit=False, limit=50)),
+    "D": ("merchant_receivable", PlainAccount(grows_by_debit=True)),
+    "U": ("unclaimed", PlainAccount(grows_by_debit=False)),
+    "Z": ("user_available", PlainAccount(grows_by_debit=False)),
+}
+_IDS_MAX = 40
+_NUMBERS = st.integers(0, _IDS_MAX)
+# X is an account that nobody opened.
+_PAIRS = st.permutations([*ACCOUNTS, "X"]).map(lambda names: names[:2])
+_USUAL = st.sampled_from([["R", "A"], ["A", "B"], ["R", "B"], ["R", "D"], ["A", "Z"]])
+_FLAG = st.sampled_from(["", "", "", "", "balancing_debit", "balancing_credit", "both", "forced"])
+_FIRST = st.fixed_dictionaries(
+    {
+        "number": _NUMBERS,
+        "kind": st.sampled_from(["SINGLE", "SINGLE", "PENDING"]),
+        "pair": st.one_of(_USUAL, _USUAL, _PAIRS),
+        "amount": st.integers(1, 100),
+        "timeout": st.sampled_from([0, 0, 600]),
+        "flag": _FLAG,
+        "movement": st.sampled_from(["model.move", "model.move", "refund.pay"]),
+    }
+)
+_LATER = st.fixed_dictionaries(
+    {
+        "number": _NUMBERS,
+        "kind": st.sampled_from(["POST", "POST", "VOID"]),
+        "pending": _NUMBERS,
+        "amount": st.integers(0, 60),
+        "keep_rest": st.booleans(),
+    }
+)
+_CHAIN = st.one_of(
+    *[st.lists(st.one_of(_FIRST, _FIRST, _LATER), min_size=1, max_size=1)] * 4,
+    st.lists(st.one_of(_FIRST, _LATER), min_size=2, max_size=4),
+)
+_BATCH = st.lists(_CHAIN, min_size=1, max_size=6)
+_BATCHES = st.lists(_BATCH, min_size=1, max_size=3)
+_STATUSES = st.sampled_from(list(AccountStatus))
+
+
+class World:
+    """The real ledger, seen by the machine's thread."""
+
+    def __init__(self, writers: list[LedgerKit], loop: asyncio.AbstractEventLoop) -> None:
+        self.writers = writers
+        self._loop = loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run on the test's own loop and wait."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One world of accounts; `world` is set by the test."""
+
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parent = IdFactory(SystemClock()).new("tst")
+        self._tenant = secrets.token_hex(6)
+        self._ids = {name: derive("acc", self._parent, name) for name in (*ACCOUNTS, "X")}
+        self._ids["U"] = platform_account_id(
+            "unclaimed", "USD", tenant_id=self._tenant, mode="LIVE"
+        )
+        self._names = {account_id: name for name, account_id in self._ids.items()}
+        self._model = PlainLedger({n: copy.deepcopy(a) for n, (_, a) in ACCOUNTS.items()})
+        self._sent: list[list[Plain]] = []
+        self._history: list[str] = []
+        self._steps = 0
+        self._books = DatabaseBooks(self.world.writers[0], self._tenant)
+        specs = [
+            AccountSpec(
+                self._ids[name],
+                f"o-{name}",
+                kind,
+                "USD",
+                plain.limit or 0,
+                tenant_id=self._tenant,
+            )
+            for name, (kind, plain) in ACCOUNTS.items()
+        ]
+        self.world.run(self._books.open(specs))
+
+    # Rules.
+
+    @rule(batches=_BATCHES)
+    def post_new(self, batches: list[list[list[Plain]]]) -> None:
+        """Each writer sends a batch of its own."""
+        self._post([[self._plain(chain) for chain in batch] for batch in batches])
+
+    @rule(data=st.data(), batch=_BATCH)
+    def post_with_repeats(self, data: st.DataObject, batch: list[list[Plain]]) -> None:
+        """Every writer sends the same: each id is booked by one of them, all hear of it."""
+        plain = [self._plain(chain) for chain in batch]
+        if self._sent:
+            repeats = data.draw(st.lists(st.sampled_from(self._sent), max_size=4))
+            plain = [*repeats, *plain, *repeats[:1]]
+        self._post([plain] * 2)
+
+    @rule(data=st.data())
+    def post_parts_of_earlier_chains(self, data: st.DataObject) -> None:
+        """What was sent before comes again, in other chains."""
+        if not self._sent:
+            return
+        chosen = data.draw(st.lists(st.sampled_from(self._sent), min_size=1, max_size=3))
+        parts = [dict(one) for chain in chosen for one in chain]
+        size = data.draw(st.integers(1, len(parts)))
+        chain = parts[:size]
+        for place, one in enumerate(chain):
+            one["linked"] = place < len(chain) - 1
+        self._post([[chain, *([dict(one, linked=False)] for one in parts[size:])]])
+
+    @rule(name=st.sampled_from(sorted(ACCOUNTS)), status=_STATUSES)
+    def change_status(self, name: str, status: AccountStatus) -> None:
+        """Freeze, unfreeze, close."""
+        account = self._model.accounts[name]
+        is_refused = account.status == "CLOSED" or (
+            status == AccountStatus.CLOSED and not account.is_empty
+        )
+        if name != "Z" and status == AccountStatus.CLOSED and not is_refused:
+            return  # one account that is closed for ever is enough
+        try:
+            self.world.run(self._books.set_status(self._ids[name], status))
+        except StateConflictError:
+            assert is_refused
+        else:
+            assert not is_refused
+            account.status = str(status)
+            account.version += 1
+        self._compare()
+
+    @rule(limit=st.integers(0, 100))
+    def change_credit_limit(self, limit: int) -> None:
+        """Another limit counts at once, and takes nothing back."""
+        self.world.run(self._books.change_credit_limit(self._ids["C"], limit))
+        self._model.accounts["C"].limit = limit
+        self._model.accounts["C"].version += 1
+        self._compare()
+
+    @rule(name=st.sampled_from(["A", "B", "D"]), amount=st.sampled_from([0, 0, 20, 80]))
+    def freeze_by_court(self, name: str, amount: int) -> None:
+        """A court freezes an amount, or no longer does."""
+        if self._model.accounts[name].status == "CLOSED":
+            return
+        self.world.run(self._books.freeze_by_court(self._ids[name], amount))
+        self._model.accounts[name].court = amount
+        self._model.accounts[name].version += 1
+        self._compare()
+
+    @rule(expires=st.booleans())
+    def let_time_pass(self, expires: bool) -> None:
+        """Holds with a time are over; the expiry comes, or comes late."""
+        self.world.run(self._books.wait(3600))
+        self._model.let_time_pass()
+        if expires:
+            self.world.run(self._books.expire())
+            self._model.expire()
+        self._compare()
+
+    # Posting.
+
+    def _plain(self, chain: list[Plain]) -> list[Plain]:
+        made = []
+        for place, one in enumerate(chain):
+            debit, credit = one.get("pair", ("", ""))
+            is_void = one["kind"] == "VOID"
+            pending = one.get("pending")
+            if pending == one["number"]:
+                pending = (pending + 1) % (_IDS_MAX + 1)
+            flag = one.get("flag", "")
+            movement = "correction.model" if flag == "forced" else one.get("movement", "model.move")
+            is_timed = one["kind"] == "PENDING" and not movement.startswith("refund.")
+            made.append(
+                {
+                    "id": self._transfer_id(one["number"]),
+                    "kind": one["kind"],
+                    "debit": debit,
+                    "credit": credit,
+                    "amount": 0 if is_void else one["amount"],
+                    "pending": "" if pending is None else self._transfer_id(pending),
+                    "keep_rest": not is_void and one.get("keep_rest", False),
+                    "timeout": one.get("timeout", 0) if is_timed else 0,
+                    "linked": place < len(chain) - 1,
+                    "forced": flag == "forced",
+                    "balancing_debit": flag in ("balancing_debit", "both"),
+                    "balancing_credit": flag in ("balancing_credit", "both"),
+                    "movement": movement,
+                }
+            )
+        self._sent.append(made)
+        return made
+
+    def _transfer_id(self, number: int) -> str:
+        return derive("tfr", self._parent, number)
+
+    def _post(self, batches: list[list[list[Plain]]]) -> None:
+        self.world.run(self._post_all(batches))
+        self._compare()
+
+    async def _post_all(self, batches: list[list[list[Plain]]]) -> None:
+        calls = [
+            writer.ledger.post(
+                [self._transfer(one) for chain in batch for one in chain], may_force=True
+            )
+            for writer, batch in zip(self.world.writers, batches, strict=False)
+        ]
+        observed = [
+            [self._answer(result) for result in results] for results in await asyncio.gather(*calls)
+        ]
+        self._model = self._find_order(batches, observed)
+
+    def _answer(self, result: TransferResult) -> Answer:
+        said = {} if result.refusal is None else result.refusal.metadata
+        detail = said.get("culprit_id") or said.get("field") or ""
+        return (
+            result.reason or "BOOKED",
+            detail or self._names.get(said.get("account_id", ""), ""),
+            result.booked_minor,
+            result.replayed,
+            self._names.get(result.redirected_to, ""),
+            result.is_buffered,
+        )
+
+    def _find_order(
+        self, batches: list[list[list[Plain]]], observed: list[list[Answer]]
+    ) -> PlainLedger:
+        told = []
+        for order in itertools.permutations(range(len(batches))):
+            model = copy.deepcopy(self._model)
+            answers = {place: model.post(batches[place]) for place in order}
+            if all(answers[place] == observed[place] for place in order):
+                self._history += [
+                    f"{one['id']} step {self._steps} batch {place} {got}: {one}"
+                    for place in order
+                    for one, got in zip(_flat(batches[place]), observed[place], strict=True)
+                ]
+                self._steps += 1
+                return model
+            told += [f"order {order}:", *_differences(batches, observed, answers)]
+        before = [line for line in self._history if any(line[:30] in one for one in told)]
+        raise AssertionError("\n".join(["no order fits", *told, "before:", *before]))
+
+    def _transfer(self, one: Plain) -> Transfer:
+        is_first = one["kind"] in ("SINGLE", "PENDING")
+        return Transfer(
+            id=one["id"],
+            kind=TransferKind(one["kind"]),
+            debit_account_id=self._ids.get(one["debit"], ""),
+            credit_account_id=self._ids.get(one["credit"], ""),
+            currency_code="USD" if is_first else "",
+            amount_minor=one["amount"],
+            pending_id=one["pending"],
+            keep_rest=one["keep_rest"],
+            timeout_seconds=one["timeout"],
+            linked=one["linked"],
+            forced=one["forced"],
+            balancing_debit=one["balancing_debit"],
+            balancing_credit=one["balancing_credit"],
+            movement=one["movement"],
+            reference_id="model",
+            tenant_id=self._tenant,
+        )
+
+    # Comparing.
+
+    def _compare(self) -> None:
+        self.world.run(self._compare_all())
+
+    async def _compare_all(self) -> None:
+        kit = self.world.writers[0]
+        assert await find_broken(kit.pool, limits_hold=False) == []
+        accounts = await kit.accounts.read(0, [self._ids[name] for name in ACCOUNTS])
+        lines = await self._read_lines()
+        for name, plain in self._model.accounts.items():
+            account = accounts[self._ids[name]]
+            assert (
+                account.debits_posted_minor,
+                account.credits_posted_minor,
+                account.debits_pending_minor,
+                account.credits_pending_minor,
+                account.available_minor,
+                account.version,
+                account.status,
+            ) == (
+                plain.debits,
+                plain.credits,
+                plain.held_debits,
+                plain.held_credits,
+                plain.left,
+                plain.version,
+                plain.status,
+            ), name
+            assert lines.get(name, []) == plain.lines, name
+
+    async def _read_lines(self) -> dict[str, list[tuple[int, int, int]]]:
+        """The lines of all accounts by name: version, change and balance."""
+        async with self.world.writers[0].pool.acquire() as connection:
+            rows = await connection.fetch(
+                "SELECT account_id, version, is_debit, amount_minor, debits_posted_minor,"
+                " credits_posted_minor FROM entries"
+                " WHERE book = 0 AND account_id = ANY($1::text[]) ORDER BY version",
+                list(self._ids.values()),
+            )
+        lines: dict[str, list[tuple[int, int, int]]] = {}
+        for account_id, version, is_debit, amount, debits, credits_ in rows:
+            name = self._names[account_id]
+            sign = -1 if ACCOUNTS[name][1].grows_by_debit else 1
+            change = -amount if is_debit else amount
+            lines.setdefault(name, []).append((version, sign * change, sign * (credits_ - debits)))
+        return lines
+
+
+def _flat(batch: list[list[Plain]]) -> list[Plain]:
+    return [one for chain in batch for one in chain]
+
+
+def _differences(
+    batches: list[list[list[Plain]]],
+    observed: list[list[Answer]],
+    told: dict[int, list[Answer]],
+) -> list[str]:
+    return [
+        f"  batch {place} observed {got}, model {wanted}: {one}"
+        for place, batch in enumerate(batches)
+        for one, got, wanted in zip(_flat(batch), observed[place], told[place], strict=True)
+        if got != wanted
+    ]
