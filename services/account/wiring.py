@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -13,29 +14,42 @@ from paymesh.account.v1 import (
     add_GeneralLedgerServiceServicer_to_server,
 )
 
+from common.events.consumer import Consumer
 from common.events.outbox import Outbox
 from common.events.relay import Relay
-from common.ids import BOOK_DEFAULT
+from common.ids import BOOK_DEFAULT, book_of
 from common.paging import PageTokens
 from common.service import Background, Kit, Service
 from services.account.chart_files import read_chart
 from services.account.config import AccountSettings
-from services.account.events import BusinessDateTeller
-from services.account.flows.advance_business_date import open_book
+from services.account.events import VOUCHER_BINDINGS, BusinessDateTeller, VoucherListener
+from services.account.flows.book_voucher import VoucherParts
+from services.account.flows.cut_day import open_book
+from services.account.flows.drain_buffers import drain_account, drain_buffers
 from services.account.flows.expire_holds import BATCH_DEFAULT, expire_holds
+from services.account.flows.keep_vouchers import VoucherMaker
 from services.account.flows.post_transfers import Ledger
 from services.account.server.accounts import AccountServicer, Parts
 from services.account.server.general_ledger import GeneralLedgerParts, GeneralLedgerServicer
+from services.account.server.vouchers import VoucherServicerParts
 from services.account.store.accounts import AccountStore
+from services.account.store.buffers import BufferStore
+from services.account.store.charts import ChartStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
+from services.account.store.register import RegisterStore
 from services.account.store.statements import StatementStore
+from services.account.store.vouchers import VoucherStore
 
 NAME = "account"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Holds are for minutes or days; one that is given back a second late hurts nobody.
 _EXPIRE_EVERY_SECONDS = 1.0
+# Buffers are drained when this process appended to one; and now and then, because another process
+# may have died before it drained what it appended. Between two drains some credits gather.
+_DRAIN_EVERY_SECONDS = 1.0
+_DRAIN_PAUSE_SECONDS = 0.05
 _PARTITIONS_EVERY_SECONDS = 6 * 3600.0
 
 
@@ -46,14 +60,34 @@ async def wire(kit: Kit) -> Service:
     pool = await kit.pool(NAME)
     outbox = Outbox()
     ledger = Ledger(pool, kit.clock, settings)
-    days, reading = DayStore(pool), ReadingStore(pool)
+    days, reading, buffers = DayStore(pool), ReadingStore(pool), BufferStore(pool)
     zone = ZoneInfo(kit.settings.business_time_zone)
     first_day = settings.business_date_first or kit.clock.now().astimezone(zone).date()
     await ledger.prepare()
     await open_book(pool, days, BOOK_DEFAULT, first_day, "SERVICE:account")
 
+    tokens = PageTokens(kit.settings.page_token_key.get_secret_value())
+    inner_books = VoucherParts(pool, chart, VoucherStore(pool), RegisterStore(pool), BOOK_DEFAULT)
+    following: list[Background] = []
+    queues: list[Consumer] = []
+    if settings.inner_books:
+        await ChartStore(pool).put(chart)
+        maker = VoucherMaker(pool, inner_books.vouchers, days, ledger.booked, kit.clock)
+        consumer = Consumer(
+            pool=pool,
+            broker=kit.broker,
+            queue="account.vouchers",
+            bindings=VOUCHER_BINDINGS,
+            handler=VoucherListener(inner_books).handle,
+        )
+        following = [
+            Background("account vouchers of the journal", maker.run),
+            Background("account vouchers of events", consumer.run),
+        ]
+        queues = [consumer]
+
     async def drain(account_id: str) -> None:
-        """Drain the buffer of one account."""
+        await drain_account(buffers, book_of(account_id), account_id)
 
     servicer = AccountServicer(  # type: ignore[abstract]
         Parts(
@@ -64,12 +98,16 @@ async def wire(kit: Kit) -> Service:
             reading=reading,
             statements=StatementStore(pool),
             drain=drain,
-            tokens=PageTokens(kit.settings.page_token_key.get_secret_value()),
+            tokens=tokens,
         )
     )
     general_ledger = GeneralLedgerServicer(  # type: ignore[abstract]
         GeneralLedgerParts(
-            pool=pool, days=days, outbox=outbox, teller=BusinessDateTeller(outbox, kit.clock)
+            pool=pool,
+            days=days,
+            outbox=outbox,
+            teller=BusinessDateTeller(outbox, kit.clock),
+            vouchers=VoucherServicerParts(inner_books, days, tokens, kit.clock),
         )
     )
 
@@ -77,6 +115,18 @@ async def wire(kit: Kit) -> Service:
         while True:
             if await expire_holds(ledger, reading, BOOK_DEFAULT) < BATCH_DEFAULT:
                 await asyncio.sleep(_EXPIRE_EVERY_SECONDS)
+
+    async def drain_all() -> None:
+        await drain_buffers(buffers, BOOK_DEFAULT)
+
+    async def keep_draining() -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_EVERY_SECONDS):
+                    await ledger.appended.wait()
+            ledger.appended.clear()
+            await drain_all()
+            await asyncio.sleep(_DRAIN_PAUSE_SECONDS)
 
     async def make_partitions() -> None:
         while True:
@@ -93,7 +143,10 @@ async def wire(kit: Kit) -> Service:
         background=[
             Background("account relay", relay.run, flush=relay.flush),
             Background("account expiry of holds", expire),
+            Background("account drain of buffers", keep_draining, flush=drain_all),
             Background("account partitions", make_partitions),
+            *following,
         ],
+        declare=[queue.declare for queue in queues],
         close=ledger.drain,
     )

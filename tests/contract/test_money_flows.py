@@ -100,7 +100,7 @@ def _rows() -> list[Row]:
     return rows
 
 
-def _booked() -> dict[str, Chain]:
+def booked_chains() -> dict[str, Chain]:
     """Chains of code by the page's event; what they are in is what the page's words mean."""
     channel = a_payment(AMOUNT, FEE, attempt=3)
     balance = a_payment(AMOUNT, FEE, attempt=3, channel="balance", product="balance")
@@ -203,7 +203,7 @@ BOOKING = [row for row in _rows() if row.movements]
 
 
 def test_page_and_code_know_the_same_events() -> None:
-    assert sorted(row.event for row in BOOKING) == sorted(_booked())
+    assert sorted(row.event for row in BOOKING) == sorted(booked_chains())
 
 
 def test_every_chain_of_code_is_tried() -> None:
@@ -228,7 +228,7 @@ def test_every_chain_of_code_is_tried() -> None:
 
 @pytest.mark.parametrize("row", BOOKING, ids=lambda row: row.event)
 def test_booking_does_what_the_page_says(row: Row) -> None:
-    assert [_line_of_code(posting) for posting in _booked()[row.event]] == _lines_of_page(row)
+    assert [_line_of_code(posting) for posting in booked_chains()[row.event]] == _lines_of_page(row)
 
 
 def _proofs() -> dict[str, tuple[str, ...]]:
@@ -274,7 +274,7 @@ def test_what_undoes_is_on_the_page_itself() -> None:
 def test_accounts_of_the_chains_are_registered_kinds_of_that_owner() -> None:
     """The ledger opens only kinds that it knows, each for one sort of party."""
     kinds = read_chart().kinds
-    for chain in _booked().values():
+    for chain in booked_chains().values():
         for posting in chain:
             for account in (posting.debit_account_id, posting.credit_account_id):
                 kind, _, owner = account.rstrip(")").partition("(")

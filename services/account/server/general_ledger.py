@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 import grpc.aio
-from paymesh.account.v1 import CutDayRequest, CutDayResponse, GeneralLedgerServiceServicer
+from paymesh.account.v1 import CutDayRequest, CutDayResponse
 
 from common.context import current
 from common.db.pool import Pool
@@ -16,6 +16,7 @@ from common.events.outbox import Outbox
 from common.ids import BOOK_DEFAULT
 from services.account.events import BusinessDateTeller
 from services.account.flows.advance_business_date import advance_business_date
+from services.account.server.vouchers import VoucherServicer, VoucherServicerParts
 from services.account.store.days import DayStore
 
 
@@ -27,12 +28,14 @@ class GeneralLedgerParts:
     days: DayStore
     outbox: Outbox
     teller: BusinessDateTeller
+    vouchers: VoucherServicerParts
 
 
-class GeneralLedgerServicer(GeneralLedgerServiceServicer):
+class GeneralLedgerServicer(VoucherServicer):
     """`paymesh.account.v1.GeneralLedgerService`."""
 
     def __init__(self, parts: GeneralLedgerParts) -> None:
+        super().__init__(parts.vouchers)
         self._parts = parts
 
     async def CutDay(  # noqa: N802 - named by the contract
