@@ -6,6 +6,7 @@ that ended in between are compared with plain sums over all their lines.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -113,3 +114,35 @@ async def test_reading_a_statement_adds_up_and_pages_hold_each_entry_once(
             assert (opening.debits_minor, opening.credits_minor) == _sums(before)
             assert (closing.debits_minor, closing.credits_minor) == _sums(before + wanted)
             assert head.entries == len(wanted)
+
+
+async def test_reading_a_balance_of_now_waits_for_a_credit_that_is_being_appended(
+    pool: Pool,
+) -> None:
+    history = make_history(IDS.new("tst"), random.Random(7), 20)  # noqa: S311 - no secret
+    await write_history(pool, history)
+    store = StatementStore(pool)
+    writer = await pool.connect()
+    await writer.execute("BEGIN")
+    await writer.fetch(
+        "SELECT id FROM accounts WHERE book = 0 AND id = $1 FOR KEY SHARE", history.account_id
+    )
+    at = await writer.fetchval("SELECT clock_timestamp()")
+    reading = asyncio.create_task(read_balance_at(store, no_drain, READER, history.account_id, at))
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    async with asyncio.timeout(30):
+        while not await writer.fetchval(waiting):
+            await asyncio.sleep(0.01)
+    assert not reading.done()
+    await writer.execute(
+        "INSERT INTO buffered_credits"
+        " (book, business_date, amount_minor, booked_at, account_id, transfer_id)"
+        " VALUES (0, $1, 1000, $2, $3, 'tfr_late')",
+        FIRST_DAY,
+        at,
+        history.account_id,
+    )
+    await writer.execute("COMMIT")
+    await writer.close()
+    _, sums = await reading
+    assert sums.credits_minor == _sums(history.known())[1] + 1000
