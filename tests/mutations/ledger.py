@@ -15,6 +15,7 @@ _PURE: Final = (
     "::test_playing_a_scenario_on_the_domain_gives_the_expected_results"
 )
 _FLOWS: Final = "tests/integration/account/test_ledger_flows.py"
+_BUFFERED: Final = "tests/integration/account/test_buffered_accounts.py"
 
 SAFETIES: Final = (
     Safety(
@@ -149,5 +150,35 @@ SAFETIES: Final = (
         before="    if transfer.movement.startswith(OUTFLOW_PREFIXES):\n",
         after="    if False:\n",
         tests=(f"{_PURE}[requests]",),
+    ),
+    Safety(
+        name="ledger-appending-locks",
+        protects="Nothing is appended to the buffer of an account that was shut, or that is not"
+        " buffered any more, by a batch which still saw it open.",
+        file=_QUERIES,
+        before="""\
+ORDER BY id
+FOR KEY SHARE;
+""",
+        after="""\
+ORDER BY id;
+""",
+        tests=(f"{_BUFFERED}::test_freezing_credits_waits_for_what_is_being_appended",),
+    ),
+    Safety(
+        name="ledger-drain-locked",
+        protects="Two drains of one buffer post each credit once, each behind what the other did.",
+        file=_QUERIES,
+        before="SELECT 1 FROM accounts WHERE book = $1 AND id = $2 FOR NO KEY UPDATE;\n",
+        after="SELECT 1 FROM accounts WHERE book = $1 AND id = $2;\n",
+        tests=(f"{_BUFFERED}::test_draining_waits_for_another_drain_and_goes_on_behind_it",),
+    ),
+    Safety(
+        name="ledger-changes-drain-first",
+        protects="An account is frozen, closed or limited only with all that was booked before.",
+        file="services/account/flows/change_account.py",
+        before="if account.is_buffered and await drain_locked(connection, book, account.id):\n",
+        after="if False:\n",
+        tests=(f"{_BUFFERED}::test_freezing_credits_waits_for_what_is_being_appended",),
     ),
 )
