@@ -129,9 +129,12 @@ async def test_reading_a_balance_of_now_waits_for_a_credit_that_is_being_appende
     )
     at = await writer.fetchval("SELECT clock_timestamp()")
     reading = asyncio.create_task(read_balance_at(store, no_drain, READER, history.account_id, at))
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     async with asyncio.timeout(30):
-        while not await writer.fetchval(waiting):
+        while not await writer.fetchval(waiting):  # noqa: ASYNC110 - the server has the state
             await asyncio.sleep(0.01)
     assert not reading.done()
     await writer.execute(
