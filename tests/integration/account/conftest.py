@@ -22,13 +22,16 @@ from services.account.domain.transfers import Transfer, TransferResult
 from services.account.flows.change_account import (
     ChangeRequest,
     change_limits,
+    set_account_buffering,
     set_account_status,
 )
 from services.account.flows.cut_day import cut_book, open_book
+from services.account.flows.drain_buffers import drain_account
 from services.account.flows.expire_holds import expire_holds
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore
+from services.account.store.buffers import BufferStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
 from tests.scenarios.account.language import BASE_DATE
@@ -170,6 +173,17 @@ class DatabaseBooks:
         }
         request = await self._request(account_id)
         await change_limits(self._kit.pool, self._kit.accounts, request, **(now | limits))
+
+    async def set_buffering(self, account_id: str, *, is_buffered: bool) -> None:
+        """Turn the buffering of single credits on or off."""
+        request = await self._request(account_id)
+        await set_account_buffering(
+            self._kit.pool, self._kit.accounts, request, is_buffered=is_buffered
+        )
+
+    async def drain(self, account_id: str) -> int:
+        """Post what waits in an account's buffer; return how many credits."""
+        return await drain_account(BufferStore(self._kit.pool), 0, account_id)
 
     async def wait(self, seconds: int) -> None:
         """Let the time of holds pass, by moving their ends: the database's clock is nobody's."""

@@ -5,6 +5,8 @@ One statement a line; `#` begins a comment.
     account NAME KIND CURRENCY [limit=N] [book=N] [buffered]   open an account
     status NAME STATUS                              freeze, unfreeze, close
     limit NAME N                                    give another credit limit
+    buffer NAME on|off                              buffer its single credits, or no longer
+    drain NAME N                                    post what waits in its buffer: N credits
     court NAME N                                    freeze an amount by court
     wait SECONDS                                    let the time of holds pass
     date YYYY-MM-DD                                 advance the business date
@@ -13,7 +15,7 @@ One statement a line; `#` begins a comment.
     ID void PENDING [options] -> EXPECTED
     batch … end                                     the transfers between are one call
     balance NAME [available=N] [frozen=N] [posted=DEBITS/CREDITS] [pending=DEBITS/CREDITS]
-                 [version=N]
+                 [buffered=N] [version=N]
     entries NAME VERSION:CHANGE=BALANCE …           all lines, on the account's normal side
     expire N                                        run the expiry; N holds are given back
 
@@ -26,8 +28,8 @@ as kinds are refused.
 EXPECTED is `BOOKED` or `BOOKED=AMOUNT`, or a reason with what its metadata must say (names stand
 for ids), then `replayed` for the answer of an earlier call, `invalid` where nothing is kept under
 the id, `date=DATE` for the business date, `redirected=NAME` for the account that was credited in
-place of a shut one. At the end of a scenario, nothing may be kept under ids that were only ever
-invalid, and something under all others.
+place of a shut one, `buffered` when the credit waits in a buffer. At the end of a scenario, nothing
+may be kept under ids that were only ever invalid, and something under all others.
 """
 
 from __future__ import annotations
@@ -111,6 +113,14 @@ class Books(Protocol):
         """Give an account another credit limit."""
         ...
 
+    async def set_buffering(self, account_id: str, *, is_buffered: bool) -> None:
+        """Turn the buffering of single credits on or off."""
+        ...
+
+    async def drain(self, account_id: str) -> int:
+        """Post what waits in an account's buffer; return how many credits."""
+        ...
+
     async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
         """The account's lines: version, change and balance on its normal side."""
         ...
@@ -160,30 +170,18 @@ class Player:
     async def _statement(self, line: Line, place: str) -> None:
         verb, *words = line.words
         if verb == "account":
-            name, kind, currency = words
-            book = int(line.options.get("book", "0"))
-            self._currencies[name] = currency
-            self._ids[name] = self._account_id(name, book)
-            limit = int(line.options.get("limit", "0"))
-            if kind == "unclaimed":
-                self._ids[name] = platform_account_id(
-                    kind, currency, tenant_id=self._tenant, mode="LIVE"
-                )
-            spec = AccountSpec(
-                self._ids[name],
-                f"owner-{name}",
-                kind,
-                currency,
-                limit,
-                tenant_id=self._tenant,
-            )
-            await self._books.open([spec])
+            await self._open(line)
         elif verb == "status":
             await self._books.set_status(self._ids[words[0]], AccountStatus(words[1]))
         elif verb == "court":
             await self._books.freeze_by_court(self._ids[words[0]], int(words[1]))
         elif verb == "limit":
             await self._books.change_credit_limit(self._ids[words[0]], int(words[1]))
+        elif verb == "buffer":
+            await self._books.set_buffering(self._ids[words[0]], is_buffered=words[1] == "on")
+        elif verb == "drain":
+            drained = await self._books.drain(self._ids[words[0]])
+            assert drained == int(words[1]), f"{place}: {drained} credits"
         elif verb == "wait":
             await self._books.wait(int(words[0]))
         elif verb == "date":
@@ -199,6 +197,27 @@ class Player:
         else:
             raise AssertionError(f"{place}: no statement {verb!r}")
 
+    async def _open(self, line: Line) -> None:
+        _, name, kind, currency, *flags = line.words
+        book = int(line.options.get("book", "0"))
+        self._currencies[name] = currency
+        self._ids[name] = self._account_id(name, book)
+        limit = int(line.options.get("limit", "0"))
+        if kind == "unclaimed":
+            self._ids[name] = platform_account_id(
+                kind, currency, tenant_id=self._tenant, mode="LIVE"
+            )
+        spec = AccountSpec(
+            self._ids[name],
+            f"owner-{name}",
+            kind,
+            currency,
+            limit,
+            tenant_id=self._tenant,
+            is_buffered="buffered" in flags,
+        )
+        await self._books.open([spec])
+
     async def _check_balance(self, line: Line, place: str) -> None:
         account = await self._books.account(self._ids[line.words[1]])
         found = {
@@ -206,6 +225,7 @@ class Player:
             "frozen": str(account.frozen_minor),
             "posted": f"{account.debits_posted_minor}/{account.credits_posted_minor}",
             "pending": f"{account.debits_pending_minor}/{account.credits_pending_minor}",
+            "buffered": str(account.buffered_minor),
             "version": str(account.version),
         }
         for name, value in line.options.items():
@@ -241,6 +261,7 @@ class Player:
             assert str(result.business_date) == said.pop("date"), f"{place}: {result.business_date}"
         target = self._ids[said.pop("redirected")] if "redirected" in said else ""
         assert result.redirected_to == target, f"{place}: went to {result.redirected_to!r}"
+        assert result.is_buffered == ("buffered" in rest), f"{place}: buffered"
         metadata = {} if result.refusal is None else result.refusal.metadata
         for key, value in said.items():
             assert metadata.get(key) == self._ids.get(value, value), f"{place}: {key}: {metadata}"

@@ -14,6 +14,7 @@ from services.account.domain.bookings import expiry_of
 from services.account.domain.decisions import decide
 from services.account.domain.requests import WINDOW_DEFAULT, RequestRules
 from services.account.domain.transfers import (
+    BufferedCredit,
     Chain,
     Entry,
     Fate,
@@ -43,6 +44,7 @@ class MemoryBooks:
         self.fates: dict[str, Fate] = {}
         self.stored: dict[str, StoredTransfer] = {}
         self.lines: list[Entry] = []
+        self.waiting: list[BufferedCredit] = []
 
     def now(self) -> datetime:
         """The clock that ids are made from."""
@@ -69,6 +71,7 @@ class MemoryBooks:
                 1,
                 self._now,
                 self._now,
+                spec.is_buffered,
             )
 
     async def post(self, transfers: list[Transfer], *, may_force: bool) -> list[TransferResult]:
@@ -107,6 +110,7 @@ class MemoryBooks:
                 name = "TOMBSTONE" if stored.is_tombstone else "REFUSED"
                 self.fates[stored.transfer.id] = Fate(name)
         self.lines += decision.entries
+        self.waiting += decision.appended
         for fold in decision.folds:
             self.accounts[fold.account.id] = replace(
                 fold.account,
@@ -136,8 +140,41 @@ class MemoryBooks:
         self._change(account_id, court_frozen_minor=amount_minor)
 
     def _change(self, account_id: str, **changes: Any) -> None:
+        self._drain(account_id)
         account = self.accounts[account_id]
         self.accounts[account_id] = replace(account, version=account.version + 1, **changes)
+
+    async def set_buffering(self, account_id: str, *, is_buffered: bool) -> None:
+        """Turn the buffering of single credits on or off."""
+        self._change(account_id, is_buffered=is_buffered)
+
+    async def drain(self, account_id: str) -> int:
+        """Post what waits in an account's buffer; return how many credits."""
+        return self._drain(account_id)
+
+    def _drain(self, account_id: str) -> int:
+        due = [credit for credit in self.waiting if credit.account_id == account_id]
+        self.waiting = [credit for credit in self.waiting if credit.account_id != account_id]
+        for credit in due:
+            before = self.accounts[account_id]
+            after = replace(
+                before,
+                credits_posted_minor=before.credits_posted_minor + credit.amount_minor,
+                version=before.version + 1,
+            )
+            self.accounts[account_id] = after
+            self.lines.append(
+                Entry(
+                    account_id,
+                    after.version,
+                    credit.transfer_id,
+                    False,
+                    credit.amount_minor,
+                    after.debits_posted_minor,
+                    after.credits_posted_minor,
+                )
+            )
+        return len(due)
 
     async def wait(self, seconds: int) -> None:
         """Let the time of holds pass."""
@@ -158,7 +195,8 @@ class MemoryBooks:
 
     async def account(self, account_id: str) -> Account:
         """Read an account."""
-        return self.accounts[account_id]
+        waiting = sum(c.amount_minor for c in self.waiting if c.account_id == account_id)
+        return replace(self.accounts[account_id], buffered_minor=waiting)
 
     async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
         """The account's lines: version, change and balance on its normal side."""

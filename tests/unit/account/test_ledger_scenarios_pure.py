@@ -59,7 +59,10 @@ async def test_playing_a_scenario_on_the_domain_gives_the_expected_results(
     await Player(books, scenario.name).play(scenario)
     for currency in {account.currency_code for account in books.accounts.values()}:
         accounts = [a for a in books.accounts.values() if a.currency_code == currency]
-        assert sum(a.debits_posted_minor - a.credits_posted_minor for a in accounts) == 0
+        ids = {account.id for account in accounts}
+        waiting = sum(c.amount_minor for c in books.waiting if c.account_id in ids)
+        posted = sum(a.debits_posted_minor - a.credits_posted_minor for a in accounts)
+        assert posted == waiting
         assert sum(a.debits_pending_minor - a.credits_pending_minor for a in accounts) == 0
 
 
