@@ -39,3 +39,7 @@ class AccountSettings(PaymeshSettings):
     inner_books: bool = True
     """Whether this process makes vouchers, beside others that do. When none does, the outer books
     run alone, and the general ledger stands still."""
+
+    proof_interval_seconds: float = Field(default=60.0, gt=0)
+    """How often it is proved that the accounts add up to the general ledger, when they move. Each
+    proof sums up all accounts."""

@@ -34,7 +34,7 @@ PROOF_BROKEN = "account.proof.broken.v1"
 VOUCHER_BINDINGS = ("*.voucher.requested.v1",)
 """Routing keys under which any service asks for a voucher."""
 
-_LEDGER = Principal(actor_id="account")
+LEDGER = Principal(actor_id="account")
 """The service itself, where nobody asked."""
 
 
@@ -85,7 +85,7 @@ class DayTeller:
             payload=BusinessDayClosed(
                 business_date=on, book=book, vouchers_count=vouchers_count
             ).SerializeToString(),
-            principal=_LEDGER,
+            principal=LEDGER,
             business_date=business_date,
             occurred_at=self._clock.now(),
         )
@@ -102,7 +102,7 @@ class DayTeller:
                 business_date=proof.business_date.isoformat(),
                 findings=proof.findings[:FINDINGS_TOLD_MAX],
             ).SerializeToString(),
-            principal=_LEDGER,
+            principal=LEDGER,
             business_date=proof.business_date,
             occurred_at=self._clock.now(),
         )

@@ -253,30 +253,36 @@ JOIN given AS g
 RETURNING id, number, recorded_at;
 
 -- name: insert_voucher_lines
--- The lines of given vouchers, and what they add to their days' sums.
+-- The lines of given vouchers, and what they add to their days' sums; those of closings have sums of
+-- their own.
 WITH told AS MATERIALIZED (
     SELECT business_date, number, line, is_debit, amount_minor, tenant_id, mode, subject_code,
-        currency_code
+        currency_code, is_closing
     FROM unnest($2::date[], $3::bigint[], $4::smallint[], $5::boolean[], $6::bigint[], $7::text[],
-        $8::text[], $9::text[], $10::text[])
+        $8::text[], $9::text[], $10::text[], $11::boolean[])
         AS given (business_date, number, line, is_debit, amount_minor, tenant_id, mode,
-            subject_code, currency_code)
+            subject_code, currency_code, is_closing)
 ), lines AS (
     INSERT INTO voucher_lines (book, business_date, number, line, is_debit, amount_minor,
         tenant_id, mode, subject_code)
     SELECT $1, business_date, number, line, is_debit, amount_minor, tenant_id, mode, subject_code
     FROM told
 )
-INSERT INTO subject_balances (book, business_date, debits_minor, credits_minor, tenant_id, mode,
-    subject_code, currency_code)
-SELECT $1, business_date, coalesce(sum(amount_minor) FILTER (WHERE is_debit), 0),
-    coalesce(sum(amount_minor) FILTER (WHERE NOT is_debit), 0), tenant_id, mode, subject_code,
-    currency_code
+INSERT INTO subject_balances (book, business_date, debits_minor, credits_minor,
+    closing_debits_minor, closing_credits_minor, tenant_id, mode, subject_code, currency_code)
+SELECT $1, business_date,
+    coalesce(sum(amount_minor) FILTER (WHERE is_debit AND NOT is_closing), 0),
+    coalesce(sum(amount_minor) FILTER (WHERE NOT is_debit AND NOT is_closing), 0),
+    coalesce(sum(amount_minor) FILTER (WHERE is_debit AND is_closing), 0),
+    coalesce(sum(amount_minor) FILTER (WHERE NOT is_debit AND is_closing), 0),
+    tenant_id, mode, subject_code, currency_code
 FROM told
 GROUP BY business_date, tenant_id, mode, subject_code, currency_code
 ON CONFLICT (book, business_date, tenant_id, mode, subject_code, currency_code)
 DO UPDATE SET debits_minor = subject_balances.debits_minor + excluded.debits_minor,
-    credits_minor = subject_balances.credits_minor + excluded.credits_minor;
+    credits_minor = subject_balances.credits_minor + excluded.credits_minor,
+    closing_debits_minor = subject_balances.closing_debits_minor + excluded.closing_debits_minor,
+    closing_credits_minor = subject_balances.closing_credits_minor + excluded.closing_credits_minor;
 
 -- name: read_latest_terms
 -- How the latest version of its rule would book a transfer: the rule, and line by line the subjects.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from datetime import date
 from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,6 +15,8 @@ from paymesh.account.v1 import (
     add_GeneralLedgerServiceServicer_to_server,
 )
 
+from common.context import CallContext
+from common.db.types import Connection
 from common.events.consumer import Consumer
 from common.events.outbox import Outbox
 from common.events.relay import Relay
@@ -22,20 +25,32 @@ from common.paging import PageTokens
 from common.service import Background, Kit, Service
 from services.account.chart_files import read_chart
 from services.account.config import AccountSettings
-from services.account.events import VOUCHER_BINDINGS, BusinessDateTeller, VoucherListener
+from services.account.events import (
+    LEDGER,
+    VOUCHER_BINDINGS,
+    BusinessDateTeller,
+    DayTeller,
+    VoucherListener,
+)
 from services.account.flows.book_voucher import VoucherParts
+from services.account.flows.close_day import DayCloser, make_vouchers_up_to
+from services.account.flows.close_period import PeriodParts
 from services.account.flows.cut_day import open_book
-from services.account.flows.drain_buffers import drain_account, drain_buffers
+from services.account.flows.drain_buffers import drain_account, drain_buffers, drain_round
 from services.account.flows.expire_holds import BATCH_DEFAULT, expire_holds
 from services.account.flows.keep_vouchers import VoucherMaker
 from services.account.flows.post_transfers import Ledger
+from services.account.flows.prove_books import Prover
 from services.account.server.accounts import AccountServicer, Parts
+from services.account.server.business_days import DayParts
 from services.account.server.general_ledger import GeneralLedgerParts, GeneralLedgerServicer
 from services.account.server.vouchers import VoucherServicerParts
 from services.account.store.accounts import AccountStore
 from services.account.store.buffers import BufferStore
 from services.account.store.charts import ChartStore
-from services.account.store.days import DayStore
+from services.account.store.days import BusinessDayStore, DayStore
+from services.account.store.periods import PeriodStore
+from services.account.store.proofs import ProofStore
 from services.account.store.reading import ReadingStore
 from services.account.store.register import RegisterStore
 from services.account.store.statements import StatementStore
@@ -89,7 +104,7 @@ async def wire(kit: Kit) -> Service:
     async def drain(account_id: str) -> None:
         await drain_account(buffers, book_of(account_id), account_id)
 
-    servicer = AccountServicer(  # type: ignore[abstract]
+    servicer = AccountServicer(
         Parts(
             pool=pool,
             ledger=ledger,
@@ -101,15 +116,20 @@ async def wire(kit: Kit) -> Service:
             tokens=tokens,
         )
     )
-    general_ledger = GeneralLedgerServicer(  # type: ignore[abstract]
+    day_parts = _wire_days(kit, inner_books, days, outbox, tokens, buffers)
+    general_ledger = GeneralLedgerServicer(
         GeneralLedgerParts(
-            pool=pool,
-            days=days,
-            outbox=outbox,
-            teller=BusinessDateTeller(outbox, kit.clock),
-            vouchers=VoucherServicerParts(inner_books, days, tokens, kit.clock),
+            vouchers=VoucherServicerParts(inner_books, days, tokens, kit.clock), days=day_parts
         )
     )
+    if settings.inner_books:
+        following += [
+            Background("account close of days", day_parts.closer.run),
+            Background(
+                "account proof",
+                partial(day_parts.prover.run, settings.proof_interval_seconds),
+            ),
+        ]
 
     async def expire() -> None:
         while True:
@@ -149,4 +169,50 @@ async def wire(kit: Kit) -> Service:
         ],
         declare=[queue.declare for queue in queues],
         close=ledger.drain,
+    )
+
+
+def _wire_days(
+    kit: Kit,
+    inner_books: VoucherParts,
+    dates: DayStore,
+    outbox: Outbox,
+    tokens: PageTokens,
+    buffers: BufferStore,
+) -> DayParts:
+    """Build what cuts, closes and proves days."""
+    pool, vouchers = inner_books.pool, inner_books.vouchers
+    days, proofs = BusinessDayStore(pool), ProofStore(pool)
+    date_teller, teller = BusinessDateTeller(outbox, kit.clock), DayTeller(outbox, kit.clock)
+    prover = Prover(pool, proofs, kit.ids, teller.tell_broken, outbox.notify)
+
+    async def tell_cut(connection: Connection, book: int, before: date, now: date) -> None:
+        await date_teller.tell(connection, book, before, now, CallContext(principal=LEDGER))
+
+    closer = DayCloser(
+        pool,
+        dates,
+        days,
+        prover,
+        kit.clock,
+        make_up_to=partial(make_vouchers_up_to, pool, vouchers),
+        tell_cut=tell_cut,
+        tell_closed=teller.tell_closed,
+        tell_broken=teller.tell_broken,
+        told=outbox.notify,
+    )
+    return DayParts(
+        pool=pool,
+        clock=kit.clock,
+        chart=inner_books.chart,
+        dates=dates,
+        days=days,
+        proofs=proofs,
+        periods=PeriodParts(pool, PeriodStore(pool), vouchers, inner_books.chart.profit_subject),
+        prover=prover,
+        closer=closer,
+        teller=date_teller,
+        outbox=outbox,
+        tokens=tokens,
+        drain_ahead=partial(drain_round, buffers),
     )

@@ -19,11 +19,13 @@ from common.db.types import Connection
 from services.account.domain.days import BusinessDay, Day, DayReport, DayState, next_state
 from services.account.domain.proofs import Proof
 from services.account.flows.cut_day import Tell, cut_book
+from services.account.flows.make_vouchers import make_vouchers
 from services.account.flows.prove_books import DayProofs, Prover, report_broken
 from services.account.store.days import BusinessDayStore, DayMove, DayStore
+from services.account.store.vouchers import VoucherStore
 
 MakeUpTo = Callable[[int, int], Awaitable[bool]]
-"""Makes vouchers of a book up to a transaction, inclusive; whether it got there."""
+"""Makes vouchers of a book up to a transaction, inclusive; returns whether it got there."""
 
 TellClosed = Callable[[Connection, Day, int], Awaitable[None]]
 """Tells of a closed day and its number of vouchers in the transaction of the move."""
@@ -37,6 +39,16 @@ _IDLE_SECONDS: Final = 1.0
 _WAITING: Final = Backoff(first_seconds=0.02, longest_seconds=_IDLE_SECONDS)
 _BROKEN: Final = Backoff(first_seconds=5.0, longest_seconds=600.0)
 _LOOK_SECONDS: Final = 0.25
+
+
+async def make_vouchers_up_to(pool: Pool, store: VoucherStore, book: int, written_in: int) -> bool:
+    """Make vouchers of a book up to a transaction, inclusive; return whether it got there."""
+    while True:
+        progress = await make_vouchers(pool, store, book, up_to=written_in)
+        if not progress.has_more:
+            return True
+        if not progress.made:
+            return False  # an older transaction is still running
 
 
 class DayCloser:

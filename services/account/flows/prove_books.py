@@ -7,6 +7,7 @@ sums are compared as well, which shows what: the first entry that does not fit i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -59,11 +60,19 @@ class DayProofs:
 class Prover:
     """Makes proofs and keeps them."""
 
-    def __init__(self, pool: Pool, store: ProofStore, ids: IdFactory, tell: TellBroken) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        store: ProofStore,
+        ids: IdFactory,
+        tell: TellBroken,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool = pool
         self._store = store
         self._ids = ids
         self._tell = tell
+        self._told = told
         self._mark: object = None
         self._proved_at: datetime | None = None
 
@@ -77,16 +86,28 @@ class Prover:
             await self._store.prune(connection, proof.proved_at)
             if not proof.holds and not _is_known(proof, last):
                 await self._tell(connection, proof)
+        self._told()
         report_broken(proof)
         return proof
 
-    async def prove_if_moved(self) -> Proof | None:
-        """Prove the books continuously; None when nothing moved since the last time."""
-        mark = await self._store.read_mark()
-        if mark == self._mark and self._proved_at is not None:
-            age = await self._pool.fetch_now() - self._proved_at
-            if age < _UNMOVED_MAX:
-                return None
+    async def run(self, interval_seconds: float) -> None:
+        """Prove the books again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(interval_seconds)
+            await self.prove_if_moved(timedelta(seconds=interval_seconds / 2))
+
+    async def prove_if_moved(self, age_min: timedelta = timedelta(0)) -> Proof | None:
+        """Prove the books continuously; None when nothing moved since this process did.
+
+        Also None when another process, or a cut, proved them less than `age_min` ago.
+        """
+        mark, now = await self._store.read_mark(), await self._pool.fetch_now()
+        last = await self._store.read_last()
+        if last is not None and now - last.proved_at < age_min:
+            return None
+        proved_at = self._proved_at if mark == self._mark else None
+        if proved_at is not None and now - proved_at < _UNMOVED_MAX:
+            return None
         proof = await self.prove(Occasion.CONTINUOUS)
         self._mark, self._proved_at = mark, proof.proved_at
         return proof

@@ -15,7 +15,7 @@ from typing import Final
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection
-from services.account.domain.vouchers import NewVoucher, Voucher
+from services.account.domain.vouchers import NewVoucher, Voucher, VoucherSource
 from services.account.store.voucher_months import VoucherMonths
 
 VOUCHER_QUERIES: Final = load_queries("services.account", "voucher_queries.sql")
@@ -189,6 +189,7 @@ class VoucherStore:
                 voucher.mode,
                 line.subject_code,
                 voucher.currency_code,
+                voucher.source is VoucherSource.CLOSING,
             )
             for voucher in vouchers
             for place, line in enumerate(voucher.lines, start=1)

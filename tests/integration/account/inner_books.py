@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
 from common.clock import SystemClock
 from common.events.outbox import Outbox
@@ -16,9 +17,8 @@ from services.account.domain.days import Day, DayReport
 from services.account.domain.proofs import Occasion, Proof
 from services.account.domain.transfers import Transfer, TransferKind, TransferResult
 from services.account.events import DayTeller
-from services.account.flows.close_day import DayCloser
+from services.account.flows.close_day import DayCloser, make_vouchers_up_to
 from services.account.flows.cut_day import cut_day
-from services.account.flows.make_vouchers import make_vouchers
 from services.account.flows.prove_books import Prover
 from services.account.store.charts import ChartStore
 from services.account.store.days import BusinessDayStore
@@ -58,20 +58,11 @@ class InnerBooks:
             self.days,
             self.prover,
             CLOCK,
-            make_up_to=self.make_up_to,
+            make_up_to=partial(make_vouchers_up_to, pool, self.vouchers),
             tell_cut=_say_nothing,
             tell_closed=self.teller.tell_closed,
             tell_broken=self.teller.tell_broken,
         )
-
-    async def make_up_to(self, book: int, written_in: int) -> bool:
-        """Make vouchers up to a transaction; whether that was possible."""
-        while True:
-            progress = await make_vouchers(self.pool, self.vouchers, book, up_to=written_in)
-            if not progress.has_more:
-                return True
-            if not progress.made:
-                return False
 
     async def open(self, **kinds: str) -> None:
         """Open accounts in USD: name → kind."""
@@ -133,9 +124,11 @@ async def _say_nothing(*_: object) -> None:
 
 
 @asynccontextmanager
-async def open_inner_books(new_database: NewDatabase) -> AsyncIterator[InnerBooks]:
+async def open_inner_books(
+    new_database: NewDatabase, first_day: date = FIRST_DAY
+) -> AsyncIterator[InnerBooks]:
     """Books of their own, with the chart and the accounts that tests move money between."""
-    url = await prepare_ledger_schema(await new_database(), FIRST_DAY)
+    url = await prepare_ledger_schema(await new_database(), first_day)
     kit = await open_kit(url)
     try:
         books = InnerBooks(kit)
