@@ -101,10 +101,30 @@ LIMIT 1;
 
 -- name: find_chunk
 -- Up to which transaction the journal is complete, and up to which one the next rows go: all of
--- them, or whole transactions until about so many rows are together. Transactions below the oldest
--- one that is still running have ended, so nothing can appear there any more.
-WITH horizon AS MATERIALIZED (
-    SELECT (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1)::text::xid8 AS complete
+-- them, or whole transactions until about so many rows are together.
+--
+-- Below the oldest transaction that is still running nothing can appear any more. Those of other
+-- databases cannot write here, and may run for long, so the snapshot's own xmin is not taken: of all
+-- transactions that have begun before the snapshot, those that have not ended since are in the list
+-- of sessions, with the lower half of their ids. (This statement only finds the horizon; what ended
+-- meanwhile is seen by the next one.)
+WITH snapshot AS MATERIALIZED (
+    SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+), running AS MATERIALIZED (
+    SELECT (s.next - a.xid::text::bigint) % 4294967296 AS behind
+    FROM snapshot AS s
+    CROSS JOIN (
+        SELECT backend_xid AS xid FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+        UNION ALL
+        SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()
+    ) AS a
+), horizon AS MATERIALIZED (
+    SELECT (s.next - 1 - coalesce((
+        -- Ids count round: what seems to be far behind has begun after the snapshot.
+        SELECT max(r.behind) FROM running AS r WHERE r.behind BETWEEN 0 AND 2147483648
+    ), 0))::text::xid8 AS complete
+    FROM snapshot AS s
 ), filled AS MATERIALIZED (
     SELECT t.written_in
     FROM transfers AS t

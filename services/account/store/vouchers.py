@@ -117,7 +117,10 @@ class VoucherStore:
     async def find_chunk(
         self, connection: Connection, book: int, cursor: int, transfers: int
     ) -> Chunk:
-        """Return what comes after the cursor: whole transactions, until about so many transfers."""
+        """Return what comes after the cursor: whole transactions, until about so many transfers.
+
+        Once in a transaction: the server keeps its list of sessions until the end of it.
+        """
         row = await connection.fetchrow(VOUCHER_QUERIES["find_chunk"], book, cursor, transfers - 1)
         if row is None:
             raise RuntimeError("a query without a table gave no row")
