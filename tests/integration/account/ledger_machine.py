@@ -27,6 +27,8 @@ from services.account.domain.accounts import (
     platform_account_id,
 )
 from services.account.domain.transfers import Transfer, TransferKind, TransferResult
+from services.account.flows.drain_buffers import drain_account
+from services.account.store.buffers import BufferStore
 from tests.integration.account.conftest import DatabaseBooks, LedgerKit
 from tests.integration.account.invariants import find_broken
 from tests.integration.account.plain_model import Answer, PlainAccount, PlainLedger
@@ -40,14 +42,19 @@ ACCOUNTS = {
     "B": ("merchant_pending", PlainAccount(grows_by_debit=False)),
     "C": ("credit", PlainAccount(grows_by_debit=False, limit=50)),
     "D": ("merchant_receivable", PlainAccount(grows_by_debit=True)),
+    "S": ("merchant_settled", PlainAccount(grows_by_debit=False, is_buffered=True)),
     "U": ("unclaimed", PlainAccount(grows_by_debit=False)),
     "Z": ("user_available", PlainAccount(grows_by_debit=False)),
 }
+BUFFERS = ("S", "U")
+"""Accounts whose credits may be buffered."""
 _IDS_MAX = 40
 _NUMBERS = st.integers(0, _IDS_MAX)
 # X is an account that nobody opened.
 _PAIRS = st.permutations([*ACCOUNTS, "X"]).map(lambda names: names[:2])
-_USUAL = st.sampled_from([["R", "A"], ["A", "B"], ["R", "B"], ["R", "D"], ["A", "Z"]])
+_USUAL = st.sampled_from(
+    [["R", "A"], ["A", "B"], ["R", "B"], ["R", "D"], ["A", "Z"], ["R", "S"], ["A", "S"], ["S", "B"]]
+)
 _FLAG = st.sampled_from(["", "", "", "", "balancing_debit", "balancing_credit", "both", "forced"])
 _FIRST = st.fixed_dictionaries(
     {
@@ -117,6 +124,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 "USD",
                 plain.limit or 0,
                 tenant_id=self._tenant,
+                is_buffered=plain.is_buffered,
             )
             for name, (kind, plain) in ACCOUNTS.items()
         ]
@@ -166,16 +174,16 @@ class LedgerMachine(RuleBasedStateMachine):
             assert is_refused
         else:
             assert not is_refused
+            account.change()
             account.status = str(status)
-            account.version += 1
         self._compare()
 
     @rule(limit=st.integers(0, 100))
     def change_credit_limit(self, limit: int) -> None:
         """Another limit counts at once, and takes nothing back."""
         self.world.run(self._books.change_credit_limit(self._ids["C"], limit))
+        self._model.accounts["C"].change()
         self._model.accounts["C"].limit = limit
-        self._model.accounts["C"].version += 1
         self._compare()
 
     @rule(name=st.sampled_from(["A", "B", "D"]), amount=st.sampled_from([0, 0, 20, 80]))
@@ -184,9 +192,34 @@ class LedgerMachine(RuleBasedStateMachine):
         if self._model.accounts[name].status == "CLOSED":
             return
         self.world.run(self._books.freeze_by_court(self._ids[name], amount))
+        self._model.accounts[name].change()
         self._model.accounts[name].court = amount
-        self._model.accounts[name].version += 1
         self._compare()
+
+    @rule(name=st.sampled_from(BUFFERS), is_buffered=st.booleans())
+    def change_buffering(self, name: str, is_buffered: bool) -> None:
+        """Single credits wait from now on, or no longer."""
+        if self._model.accounts[name].status == "CLOSED":
+            return
+        self.world.run(self._books.set_buffering(self._ids[name], is_buffered=is_buffered))
+        self._model.accounts[name].change()
+        self._model.accounts[name].is_buffered = is_buffered
+        self._compare()
+
+    @rule(name=st.sampled_from(BUFFERS), from_two_sides=st.booleans())
+    def drain(self, name: str, from_two_sides: bool) -> None:
+        """What waits is posted, once."""
+        drained = self.world.run(self._drain(name, 2 if from_two_sides else 1))
+        assert drained == len(self._model.accounts[name].waiting)
+        self._model.accounts[name].drain()
+        self._compare()
+
+    async def _drain(self, name: str, sides: int) -> int:
+        drains = [
+            drain_account(BufferStore(writer.pool), 0, self._ids[name])
+            for writer in self.world.writers[:sides]
+        ]
+        return sum(await asyncio.gather(*drains))
 
     @rule(expires=st.booleans())
     def let_time_pass(self, expires: bool) -> None:
@@ -238,17 +271,38 @@ class LedgerMachine(RuleBasedStateMachine):
         self.world.run(self._post_all(batches))
         self._compare()
 
+    @rule(batches=_BATCHES)
+    def post_while_draining(self, batches: list[list[list[Plain]]]) -> None:
+        """The drain runs beside; what it left is drained after."""
+        plain = [[self._plain(chain) for chain in batch] for batch in batches]
+
+        async def both() -> None:
+            observed, _, _ = await asyncio.gather(
+                self._call_all(plain), self._drain("S", 2), self._drain("U", 1)
+            )
+            # It may have come between any two batches: what could be spent depends on it.
+            self._model = self._find_order(plain, observed, may_drain=True)
+            await self._drain("S", 1)
+            await self._drain("U", 1)
+
+        self.world.run(both())
+        for name in BUFFERS:
+            self._model.accounts[name].drain()
+        self._compare()
+
     async def _post_all(self, batches: list[list[list[Plain]]]) -> None:
+        self._model = self._find_order(batches, await self._call_all(batches))
+
+    async def _call_all(self, batches: list[list[list[Plain]]]) -> list[list[Answer]]:
         calls = [
             writer.ledger.post(
                 [self._transfer(one) for chain in batch for one in chain], may_force=True
             )
             for writer, batch in zip(self.world.writers, batches, strict=False)
         ]
-        observed = [
+        return [
             [self._answer(result) for result in results] for results in await asyncio.gather(*calls)
         ]
-        self._model = self._find_order(batches, observed)
 
     def _answer(self, result: TransferResult) -> Answer:
         said = {} if result.refusal is None else result.refusal.metadata
@@ -263,12 +317,23 @@ class LedgerMachine(RuleBasedStateMachine):
         )
 
     def _find_order(
-        self, batches: list[list[list[Plain]]], observed: list[list[Answer]]
+        self,
+        batches: list[list[list[Plain]]],
+        observed: list[list[Answer]],
+        *,
+        may_drain: bool = False,
     ) -> PlainLedger:
         told = []
-        for order in itertools.permutations(range(len(batches))):
+        orders = itertools.permutations(range(len(batches)))
+        # Which buffers are drained before which of the batches.
+        choices = [("", "S", "U", "SU")] * len(batches) if may_drain else [("",)] * len(batches)
+        for order, drains in itertools.product(orders, itertools.product(*choices)):
             model = copy.deepcopy(self._model)
-            answers = {place: model.post(batches[place]) for place in order}
+            answers = {}
+            for place, drained in zip(order, drains, strict=True):
+                for name in drained:
+                    model.accounts[name].drain()
+                answers[place] = model.post(batches[place])
             if all(answers[place] == observed[place] for place in order):
                 self._history += [
                     f"{one['id']} step {self._steps} batch {place} {got}: {one}"
@@ -322,6 +387,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 account.available_minor,
                 account.version,
                 account.status,
+                account.buffered_minor,
+                account.is_buffered,
             ) == (
                 plain.debits,
                 plain.credits,
@@ -330,8 +397,13 @@ class LedgerMachine(RuleBasedStateMachine):
                 plain.left,
                 plain.version,
                 plain.status,
+                sum(plain.waiting),
+                plain.is_buffered,
             ), name
-            assert lines.get(name, []) == plain.lines, name
+            found = lines.get(name, [])
+            assert found == plain.lines or (name in BUFFERS and _are_alike(found, plain.lines)), (
+                name
+            )
 
     async def _read_lines(self) -> dict[str, list[tuple[int, int, int]]]:
         """The lines of all accounts by name: version, change and balance."""
@@ -349,6 +421,15 @@ class LedgerMachine(RuleBasedStateMachine):
             change = -amount if is_debit else amount
             lines.setdefault(name, []).append((version, sign * change, sign * (credits_ - debits)))
         return lines
+
+
+def _are_alike(lines: list[tuple[int, int, int]], plain: list[tuple[int, int, int]]) -> bool:
+    """Whether lines are the model's, but that drained credits may stand in another order.
+
+    Batches append to a buffer side by side. That each line follows from the one before, the
+    invariants say.
+    """
+    return sorted(change for _, change, _ in lines) == sorted(change for _, change, _ in plain)
 
 
 def _flat(batch: list[list[Plain]]) -> list[Plain]:

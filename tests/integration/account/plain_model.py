@@ -97,6 +97,11 @@ class PlainAccount:
         self.held_credits += credit
         self.version += 1
 
+    def change(self) -> None:
+        """Its status or limits are changed: what waits is posted first."""
+        self.drain()
+        self.version += 1
+
     def drain(self) -> None:
         """Post what waits."""
         waiting, self.waiting = self.waiting, []

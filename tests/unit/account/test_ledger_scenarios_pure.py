@@ -51,12 +51,24 @@ _OF_OTHER_CALLS = {
 }
 
 
+_PLAYED: dict[str, tuple[MemoryBooks, Player]] = {}
+
+
+async def _play(scenario: Scenario) -> tuple[MemoryBooks, Player]:
+    """Play a scenario, once however many tests look at it."""
+    if scenario.name not in _PLAYED:
+        books = MemoryBooks()
+        player = Player(books, scenario.name)
+        await player.play(scenario)
+        _PLAYED[scenario.name] = books, player
+    return _PLAYED[scenario.name]
+
+
 @pytest.mark.parametrize("scenario", load_scenarios(), ids=lambda one: one.name)
 async def test_playing_a_scenario_on_the_domain_gives_the_expected_results(
     scenario: Scenario,
 ) -> None:
-    books = MemoryBooks()
-    await Player(books, scenario.name).play(scenario)
+    books = (await _play(scenario))[0]
     for currency in {account.currency_code for account in books.accounts.values()}:
         accounts = [a for a in books.accounts.values() if a.currency_code == currency]
         ids = {account.id for account in accounts}
@@ -83,8 +95,7 @@ async def test_playing_all_scenarios_reaches_every_answer_of_every_kind() -> Non
     reached: set[tuple[str, str]] = set()
     differing: set[str] = set()
     for scenario in load_scenarios():
-        player = Player(MemoryBooks(), scenario.name)
-        await player.play(scenario)
+        player = (await _play(scenario))[1]
         reached |= player.reached
         differing |= player.differing
     assert reached == wanted
