@@ -24,6 +24,10 @@ from paymesh.account.v1 import (
     ListStoryResponse,
     OpenAccountsRequest,
     OpenAccountsResponse,
+    SetAccountBufferingRequest,
+    SetAccountBufferingResponse,
+    SetAccountLimitsRequest,
+    SetAccountLimitsResponse,
     SetAccountStatusRequest,
     SetAccountStatusResponse,
 )
@@ -41,7 +45,12 @@ from services.account.convert.accounts import (
     transfer_from_proto,
 )
 from services.account.domain.accounts import AccountStatus
-from services.account.flows.change_account import ChangeRequest, set_account_status
+from services.account.flows.change_account import (
+    ChangeRequest,
+    change_limits,
+    set_account_buffering,
+    set_account_status,
+)
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
 from services.account.flows.read_statements import Drain
@@ -142,22 +151,36 @@ class AccountServicer(ReadingServicer):
         self, request: SetAccountStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> SetAccountStatusResponse:
         """Freeze, unfreeze or close an account."""
-        call = current()
         name = AccountStatusMessage.Name(request.status).removeprefix("ACCOUNT_STATUS_")
-        change = ChangeRequest(
-            account_id=request.account_id,
-            request_id=request.request_id,
-            expected_version=request.expected_version,
-            reason=request.reason,
-            actor=call.principal.actor,
-            tenant_id=call.principal.tenant_id,
-            mode=str(call.principal.mode),
-            biz_trace_id=call.biz_trace_id,
-        )
         account = await set_account_status(
-            self._parts.pool, self._parts.accounts, change, AccountStatus(name)
+            self._parts.pool, self._parts.accounts, _change(request), AccountStatus(name)
         )
         return SetAccountStatusResponse(account=account_to_proto(account))
+
+    async def SetAccountLimits(  # noqa: N802 - named by the contract
+        self, request: SetAccountLimitsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> SetAccountLimitsResponse:
+        """Set an account's credit limit and what a court has frozen on it."""
+        account = await change_limits(
+            self._parts.pool,
+            self._parts.accounts,
+            _change(request),
+            credit_limit_minor=request.credit_limit_minor,
+            court_frozen_minor=request.court_frozen_minor,
+        )
+        return SetAccountLimitsResponse(account=account_to_proto(account))
+
+    async def SetAccountBuffering(  # noqa: N802 - named by the contract
+        self, request: SetAccountBufferingRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> SetAccountBufferingResponse:
+        """Buffer an account's credits, or stop that."""
+        account = await set_account_buffering(
+            self._parts.pool,
+            self._parts.accounts,
+            _change(request),
+            is_buffered=request.is_buffered,
+        )
+        return SetAccountBufferingResponse(account=account_to_proto(account))
 
     async def GetBusinessDate(  # noqa: N802 - named by the contract
         self, request: GetBusinessDateRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -179,6 +202,23 @@ class AccountServicer(ReadingServicer):
     ) -> ListFactsResponse:
         """List provable facts."""
         return await list_facts(self._parts.reading, self._parts.tokens, request)
+
+
+def _change(
+    request: SetAccountStatusRequest | SetAccountLimitsRequest | SetAccountBufferingRequest,
+) -> ChangeRequest:
+    """Return who changes which account, and why."""
+    call = current()
+    return ChangeRequest(
+        account_id=request.account_id,
+        request_id=request.request_id,
+        expected_version=request.expected_version,
+        reason=request.reason,
+        actor=call.principal.actor,
+        tenant_id=call.principal.tenant_id,
+        mode=str(call.principal.mode),
+        biz_trace_id=call.biz_trace_id,
+    )
 
 
 def _may_force(call: CallContext) -> bool:
