@@ -32,6 +32,7 @@ class BackgroundRunner:
     ) -> None:
         self._services = services
         self._stop_seconds = stop_seconds
+        self._has_queues = broker is None or not broker.is_absent
         self._may_tell = asyncio.Event() if broker is None else broker.may_tell
         self._may_tell.clear()
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,9 +81,12 @@ class BackgroundRunner:
             _log.warning("%s: nothing flushed: %r", name, error)
 
     async def _declare_all(self) -> None:
-        for service in self._services:
-            for declare in service.declare:
-                await _until_done(f"{service.name} queues", declare)
+        if not self._has_queues:
+            _log.info("there is no broker: events wait in the outbox, and none are heard")
+        else:
+            for service in self._services:
+                for declare in service.declare:
+                    await _until_done(f"{service.name} queues", declare)
         self._may_tell.set()
 
     async def _run_all(self) -> None:

@@ -52,7 +52,8 @@ class Settings(PaymeshSettings):
     """What every key begins with, where several installations share a server."""
 
     amqp_url: SecretStr = SecretStr("amqp://guest:guest@127.0.0.1:5672/")
-    """RabbitMQ, `amqp://user:password@host:port/virtual-host`."""
+    """RabbitMQ, `amqp://user:password@host:port/virtual-host`; `none` where there is none, as for a
+    ledger that stands alone: events wait in the outbox, and none are heard."""
 
     amqp_namespace: str = ""
     """What every exchange and queue begins with, where several installations share a broker."""

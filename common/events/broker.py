@@ -32,6 +32,9 @@ _UNROUTED_TTL_MS: Final = 7 * 24 * 3600 * 1000
 # A message that comes back so often kills its reader each time: set aside by the broker itself.
 _DELIVERY_LIMIT: Final = 20
 
+NO_BROKER: Final = "none"
+"""Address of a broker that there is none of: events wait where they were written."""
+
 BROKER_ERRORS: Final = (
     AMQPError,
     ConnectionError,
@@ -42,10 +45,18 @@ BROKER_ERRORS: Final = (
 """What a lost or refusing broker raises; nothing more is known of the call."""
 
 
+class BrokerAbsentError(ConnectionError):
+    """There is no broker, and the process was told so."""
+
+
 class Broker:
-    """A process's way to RabbitMQ; `namespace` begins every exchange and queue."""
+    """A process's way to RabbitMQ; `namespace` begins every exchange and queue.
+
+    With the address NO_BROKER nothing is told and nothing heard, and nobody tries to.
+    """
 
     def __init__(self, url: str, *, namespace: str = "", name: str = "paymesh") -> None:
+        self.is_absent = url == NO_BROKER
         self._url = URL(url).update_query(heartbeat=str(_HEARTBEAT_SECONDS), name=name)
         self._namespace = namespace
         self._connection: AbstractConnection | None = None
@@ -67,6 +78,8 @@ class Broker:
         Raises:
             one of BROKER_ERRORS: the broker cannot be reached; try again later.
         """
+        if self.is_absent:
+            raise BrokerAbsentError("there is no broker")
         async with self._opening:
             connection = self._connection
             # A lost connection does not count as closed until somebody closes it.

@@ -180,6 +180,8 @@ class Consumer:
 
     async def run(self) -> None:
         """Hear and handle until cancelled; connects again when the broker was away."""
+        if self._broker.is_absent:
+            await asyncio.Event().wait()
         failures = 0
         while True:
             begun_at = asyncio.get_running_loop().time()

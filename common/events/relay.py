@@ -94,7 +94,10 @@ class Relay:
         self._partitions_due_at = 0.0
 
     async def run(self) -> None:
-        """Publish whatever comes, until cancelled; gives the lease back at the end."""
+        """Publish whatever comes, until cancelled; gives the lease back at the end.
+
+        Without a broker, only see to it that there is room for what comes.
+        """
         failures = 0
         await self._broker.may_tell.wait()
         try:
@@ -106,6 +109,9 @@ class Relay:
                         await asyncio.sleep(_LEASE_SECONDS / 4)
                         continue
                     await self._keep_partitions()
+                    if self._broker.is_absent:
+                        await asyncio.sleep(_LEASE_SECONDS / 4)
+                        continue
                     published = await self.publish_round()
                 except Exception as error:  # noqa: BLE001 - events wait until things are well again
                     failures += 1
@@ -132,8 +138,9 @@ class Relay:
             one of BROKER_ERRORS, asyncpg.PostgresError: the events keep waiting.
         """
         total = 0
-        if not self._broker.may_tell.is_set():
-            # The process ends before its own queues were ever declared; its next start tells.
+        if self._broker.is_absent or not self._broker.may_tell.is_set():
+            # There is nobody to tell; or the process ends before its own queues were ever declared,
+            # and its next start tells.
             return total
         try:
             while published := await self.publish_round():

@@ -40,12 +40,19 @@ _SET_UP_ERRORS = (
 
 
 @app.command()
-def serve(names: Annotated[list[str], typer.Argument(help="services, in one process")]) -> None:
+def serve(
+    names: Annotated[list[str], typer.Argument(help="services, in one process")],
+    alone: Annotated[
+        bool, typer.Option("--alone", help="a ledger and PostgreSQL, without a broker")
+    ] = False,
+) -> None:
     """Run some services in this process until it is told to stop."""
     from common.process import serve as serve_process
-    from services.cli.sources import ServiceNameError, find_source
+    from services.cli.sources import ServiceNameError, find_source, stand_alone
 
     try:
+        if alone:
+            stand_alone(names)
         sources = [find_source(name) for name in names]
     except ServiceNameError as error:
         sys.exit(f"paymesh: {error}")
