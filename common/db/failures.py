@@ -41,6 +41,7 @@ _RETRY_STATES: Final = frozenset(
 # Data exceptions, constraints, limits of the server (an entry too long for its index).
 _VALUE_CLASSES: Final = ("22", "23", "54")
 _READ_BACK_CLASSES: Final = ("08", "57P", "58", "XX")
+_SESSION_WORDS: Final = ("closed", "connection", "another operation")
 _NOT_CONNECTED: Final = frozenset({"53300", "57P03"})  # too many connections, starting up
 
 
@@ -49,8 +50,8 @@ def classify(error: BaseException) -> Failure | None:
     if isinstance(error, asyncpg.PostgresError):
         return _classify_state(str(error.sqlstate or ""))
     if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
-        # Raised by the client: a closed connection, or a wrong argument that never left.
-        return Failure.READ_BACK if _is_connection_loss(error) else Failure.SPLIT
+        # Raised by the client: a session that is no good, or a wrong argument that never left.
+        return Failure.READ_BACK if _is_broken_session(error) else Failure.SPLIT
     if isinstance(error, ConnectionError | TimeoutError | OSError):
         return Failure.READ_BACK
     return None
@@ -69,8 +70,8 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = str(error.sqlstate or "")
         return state in _NOT_CONNECTED or state.startswith(("08", "57P"))
-    if isinstance(error, asyncpg.InterfaceError):
-        return _is_connection_loss(error)
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return _is_broken_session(error)
     return isinstance(error, ConnectionError | TimeoutError | OSError)
 
 
@@ -82,6 +83,14 @@ def _classify_state(state: str) -> Failure:
     return Failure.SPLIT
 
 
-def _is_connection_loss(error: BaseException) -> bool:
-    text = str(error)
-    return "closed" in text or "connection" in text.lower()
+def _is_broken_session(error: BaseException) -> bool:
+    """Say whether the client's session is at fault, and not what it was given.
+
+    While a server dies, a session may be found in the middle of an operation that nobody waits for
+    any more: the client then refuses the next one, whatever it is.
+    """
+    if isinstance(error, asyncpg.InternalClientError):
+        return True
+    text = str(error).lower()
+    is_argument = isinstance(error, ValueError)
+    return not is_argument and any(word in text for word in _SESSION_WORDS)

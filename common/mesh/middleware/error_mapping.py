@@ -24,6 +24,7 @@ _log: Final = logging.getLogger(__name__)
 _LOST: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     ConnectionError,
     TimeoutError,
 )

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from common.db.failures import Failure, classify, is_away
+from common.db.failures import Failure, classify, is_about_values, is_away
 from common.db.pool import Pool, SessionSettings, open_pool
 from tests.conftest import StartServers
 
@@ -64,7 +64,25 @@ async def test_a_constraint_or_datum_at_fault_splits_the_batch(pool: Pool) -> No
         async with pool.acquire() as connection:
             await connection.execute("INSERT INTO things VALUES ($1, 1)", "text")
     assert classify(wrong.value) is Failure.SPLIT
+    assert is_about_values(wrong.value)
     assert not is_away(wrong.value)
+
+
+async def test_a_session_in_disorder_is_not_the_batchs_fault(pool: Pool) -> None:
+    """While a server dies, sessions are found in the middle of operations that nobody awaits."""
+    async with pool.acquire() as connection:
+        under_way = asyncio.ensure_future(connection.fetchval("SELECT pg_sleep(0.2)"))
+        await asyncio.sleep(0)
+        with pytest.raises(asyncpg.InterfaceError, match="another operation") as busy:
+            await connection.execute("SELECT 1")
+        await under_way
+    disorder = asyncpg.InternalClientError(
+        "cannot switch to state 15; another operation (2) is in progress"
+    )
+    for error in (busy.value, disorder):
+        assert classify(error) is Failure.READ_BACK
+        assert is_away(error)
+        assert not is_about_values(error)
 
 
 async def test_a_deadlock_retries_the_whole_batch(pool: Pool) -> None:
