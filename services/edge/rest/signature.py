@@ -114,8 +114,16 @@ def read_signature(
         nonce=texts["nonce"],
         created=created,
         base=base.encode(),
-        signature=base64.b64decode(signature[1]),
+        signature=_decode(signature[1]),
     )
+
+
+def _decode(text: str) -> bytes:
+    """Return the signature; of the texts that mean the same bytes only one is taken."""
+    decoded = base64.b64decode(text)
+    if base64.b64encode(decoded) != text.encode():
+        raise SignatureInvalidError(rule="its base64 has bits to spare that are not zero")
+    return decoded
 
 
 def verify_signature(request: SignedRequest, public_key: Ed25519PublicKey) -> None:

@@ -15,7 +15,7 @@ from http_message_signatures import (
     MappingKeyResolver,
     algorithms,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from paymesh.edge import RequestSigner
 
@@ -111,6 +111,7 @@ def test_our_verifier_accepts_what_the_library_signs(
     st.integers(0, 400),
     st.characters(min_codepoint=33, max_codepoint=126),
 )
+@example("Signature", 91, "B")  # the last letter has four bits that decoding drops
 def test_no_changed_letter_goes_unnoticed(name: str, place: int, letter: str) -> None:
     headers = RequestSigner("key_1", KEY).sign(
         "POST", "/v1/orders", b"{}", idempotency_key="k-1", created=NOW, nonce="12345678"
