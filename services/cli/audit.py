@@ -1,10 +1,11 @@
 """`paymesh audit`: proves the books of a running platform, and says what is off.
 
 1. Per currency, debits equal credits. 2. Every account equals the sum of its entries, its pending
-sums its open holds. 3. Every payment and refund has exactly the postings of docs/money-flows.md.
-4. Orders agree with their payments, clearing entries with both. 5. What channels say they did
-agrees with what the ledger says they owe.
-6. What is in transit and in suspense is what open payments explain; exceptions are counted.
+sums its open holds; all accounts add up to the general ledger (docs/business-days.md). 3. Every
+payment and refund has exactly the postings of docs/money-flows.md. 4. Orders agree with their
+payments, clearing entries with both. 5. What channels say they did agrees with what the ledger says
+they owe. 6. What is in transit and in suspense is what open payments explain; exceptions are
+counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from paymesh.account.v1 import (
     AccountServiceStub,
     Balance,
     CheckBooksRequest,
+    GeneralLedgerServiceStub,
     GetAccountsRequest,
+    ProveBooksRequest,
     SumAccountsRequest,
 )
 from paymesh.type.v1 import Fact
@@ -43,6 +46,8 @@ class Findings:
     """How much was compared, by what."""
     difference_minor: dict[str, int] = field(default_factory=dict)
     """Debits less credits per currency; all zero when balanced."""
+    proof_holds: bool = False
+    """Whether the accounts add up to the general ledger."""
 
 
 async def run_audit(console: Console) -> int:
@@ -107,6 +112,26 @@ async def _check_books(operator: Operator, findings: Findings) -> None:
     findings.counted["accounts"] = report.accounts
     findings.counted["entries"] = report.entries
     findings.off.extend(report.findings)
+    await _prove(operator, findings)
+
+
+async def _prove(operator: Operator, findings: Findings) -> None:
+    """All accounts under a subject add up to its balance, and what is in flight."""
+    stub = operator.stub(GeneralLedgerServiceStub, "account")
+    answer = await stub.ProveBooks(ProveBooksRequest(), timeout=_CHECK_TIMEOUT_SECONDS)
+    proof = answer.proof
+    findings.proof_holds = proof.holds
+    findings.counted["lines proved"] = len(proof.lines)
+    if proof.in_flight_count:
+        findings.counted["transfers in flight"] = proof.in_flight_count
+    named = {unfit.subject_code for unfit in proof.unfit}
+    findings.off.extend(f"proof: {unfit.finding}" for unfit in proof.unfit)
+    findings.off.extend(
+        f"proof: {line.tenant_id} {line.mode} {line.subject_code} {line.currency_code} is off by"
+        f" {line.difference_minor}"
+        for line in proof.lines
+        if line.difference_minor and line.subject_code not in named
+    )
 
 
 Lines = dict[str, int]

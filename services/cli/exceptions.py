@@ -39,7 +39,7 @@ def list_command(
     """List what waits for a decision, oldest deadline first."""
     _run(
         "list",
-        _login(),
+        login(),
         ("operator",),
         mode,
         kind=kind,
@@ -51,7 +51,7 @@ def list_command(
 @exceptions_app.command("show")
 def show_command(exception_id: ExceptionId, mode: InMode = "live", as_json: AsJson = False) -> None:
     """Show one exception."""
-    _run("show", _login(), ("operator",), mode, exception_id=exception_id, as_json=as_json)
+    _run("show", login(), ("operator",), mode, exception_id=exception_id, as_json=as_json)
 
 
 @exceptions_app.command("propose")
@@ -66,7 +66,7 @@ def propose_command(
 ) -> None:
     """Propose how an exception is resolved; another person has to approve it."""
     asked = {"exception_id": exception_id, "action": action, "reason": reason}
-    _run("propose", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
+    _run("propose", name or login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
 @exceptions_app.command("approve")
@@ -80,7 +80,7 @@ def approve_command(
 ) -> None:
     """Approve what somebody else has proposed; it is carried out at once."""
     asked = {"exception_id": exception_id, "approved": True, "reason": reason}
-    _run("decide", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
+    _run("decide", name or login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
 @exceptions_app.command("reject")
@@ -94,10 +94,11 @@ def reject_command(
 ) -> None:
     """Reject what somebody else has proposed; the exception stays open."""
     asked = {"exception_id": exception_id, "approved": False, "reason": reason}
-    _run("decide", name or _login(), ("operator", role), mode, as_json=as_json, **asked)
+    _run("decide", name or login(), ("operator", role), mode, as_json=as_json, **asked)
 
 
-def _login() -> str:
+def login() -> str:
+    """Return the name of whoever runs the program."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -18,6 +18,7 @@ from common.embedded.postgres import PostgresMissingError
 from common.embedded.processes import ProcessStartError
 from common.embedded.rabbitmq import RabbitMissingError
 from common.embedded.valkey import ValkeyMissingError
+from services.cli.books import books_app
 from services.cli.demo.faults import KillError
 from services.cli.exceptions import exceptions_app
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(exceptions_app, name="exceptions")
+app.add_typer(books_app, name="books")
 
 _SET_UP_ERRORS = (
     InstanceBusyError,

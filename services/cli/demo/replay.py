@@ -15,6 +15,7 @@ from paymesh.edge import RequestSigner
 from rich.console import Console
 
 from services.cli.audit import audit, show
+from services.cli.demo.closing import close_last_day
 from services.cli.demo.desk import Desk
 from services.cli.demo.faults import SERVERS, FaultPlan, What, pays_twice
 from services.cli.demo.merchant_api import (
@@ -102,6 +103,7 @@ class Replay:
             async with self._desk_at_work():
                 seconds = await self._buy(shop, plan)
                 await self._settle(shop, webhooks)
+            books = await close_last_day(self._operator)
             findings = await audit(self._operator)
             report = await make_report(
                 self._operator,
@@ -112,6 +114,7 @@ class Replay:
                 shop.tally.payments / seconds if seconds else 0.0,
                 findings,
                 await self._trouble(),
+                books,
             )
             await _print_sample(self._operator, shop, rest, self._console)
             print_report(report, webhooks.unique, self._console)

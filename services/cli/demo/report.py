@@ -23,6 +23,7 @@ from rich.table import Table
 
 from common.money import Money, format_decimal
 from services.cli.audit import Findings
+from services.cli.demo.closing import ClosedBooks
 from services.cli.demo.owed import webhooks_owed
 from services.cli.demo.purchases import CURRENCY
 from services.cli.demo.tally import Tally
@@ -68,6 +69,7 @@ async def make_report(
     payments_per_second: float,
     findings: Findings,
     trouble: Trouble,
+    books: ClosedBooks,
 ) -> Report:
     """Ask the services for what they know, and compare it with what the shop knows."""
     orders = await list_facts(operator, "trade", "order")
@@ -107,6 +109,9 @@ async def make_report(
         "declined": tally.declined,
         "refunds": len(given),
         "trial_balance_difference_minor": sum(map(abs, balance.difference_minor.values())),
+        "days_closed": books.days_closed,
+        "vouchers": books.vouchers,
+        "proof_holds": books.is_proved and findings.proof_holds,
         "unfinished": sum(map(len, unfinished.values())),
         "webhooks_expected": len(owed),
         "webhooks_received_unique": len(owed & heard),
@@ -127,6 +132,7 @@ async def make_report(
     by_product = Counter(values["product"] for values in won)
     report = Report(figures, balance, unfinished, by_product=by_product)
     report.problems = _problems(figures, tally, gross_minor, findings, unfinished)
+    report.problems += [f"{day}: the day is not closed" for day in books.unclosed]
     report.problems += [
         f"webhook {kind} of {noun_id} never came"
         for kind, noun_id in sorted((owed | tally.expected) - heard)
@@ -185,6 +191,7 @@ def _problems(
         "paid_minor": tally.paid_minor,
         "refunded_minor": tally.refunded_minor,
         "trial_balance_difference_minor": 0,
+        "proof_holds": True,
         "webhooks_received_unique": figures["webhooks_expected"],
         "sandbox_difference_minor": 0,
         "merchant_balance_minor": figures["paid_minor"]
@@ -254,6 +261,10 @@ def print_report(report: Report, webhooks: Counter[str], console: Console) -> No
     console.print(money)
     difference = figures["trial_balance_difference_minor"]
     console.print(f"trial balance: debits − credits = {_dollars(difference)}")
+    console.print(
+        f"general ledger: {figures['vouchers']:,} vouchers, {figures['days_closed']:,} days closed,"
+        f" proof {'holds' if figures['proof_holds'] else 'BROKEN'}"
+    )
     console.print(
         f"paid {_dollars(figures['paid_minor'])} − refunded {_dollars(figures['refunded_minor'])}"
         f" − fees {_dollars(figures['fees_minor'])}"
