@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Final
 
-from common.audit import AuditEntry, add_audit, digest_of
+from common.audit import AuditEntry, add_audit, digest_of, require_role
 from common.context import CallContext
 from common.db.pool import Pool
-from common.errors import CurrencyUnknownError, FieldInvalidError, IdConflictError
+from common.errors import (
+    AmountOutOfRangeError,
+    CurrencyUnknownError,
+    FieldInvalidError,
+    IdConflictError,
+)
+from common.money import AMOUNT_MINOR_MAX
 from services.account.domain.chart import Chart
 from services.account.domain.requests import is_currency
 from services.account.domain.vouchers import (
@@ -28,10 +35,12 @@ from services.account.errors import (
 from services.account.store.register import RegisterStore
 from services.account.store.vouchers import VoucherStore
 
-ROLE = "accountant"
+ROLE: Final = "accountant"
 """Whoever writes into the inner books by hand."""
 
-_COMPARED = ("summary", "currency_code", "lines", "value_on")
+_TEXT_MAX: Final = 200
+_LINES_MAX: Final = 100
+_COMPARED: Final = ("summary", "currency_code", "lines", "value_on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +73,17 @@ async def book_voucher(parts: VoucherParts, order: VoucherOrder) -> Voucher:
     """Book a voucher; a repeat answers as the first time.
 
     Raises:
+        RoleMissingError: the caller is no accountant.
         SubjectUnknownError, SubjectControlledError, VoucherUnbalancedError, CurrencyUnknownError,
-        FieldInvalidError: an order that is never valid under this chart.
+        AmountOutOfRangeError, FieldInvalidError: an order that is never valid under this chart.
         IdConflictError: the request made another voucher.
     """
     principal = order.call.principal
     world = (principal.tenant_id, str(principal.mode))
     voucher_id = manual_voucher_id(parts.book, *world, principal.actor, order.request_id)
-    check_terms(parts.chart, order.currency_code, order.lines)
+    require_role(principal, ROLE)
+    check_text("request_id", order.request_id)
+    check_terms(parts.chart, order.summary, order.currency_code, order.lines)
     async with parts.pool.transaction() as connection:
         today = await parts.vouchers.share_business_date(connection, parts.book)
         await parts.vouchers.months.ensure(connection, [today])
@@ -101,14 +113,28 @@ async def book_voucher(parts: VoucherParts, order: VoucherOrder) -> Voucher:
     return booked
 
 
-def check_terms(chart: Chart, currency_code: str, lines: Sequence[VoucherLine]) -> None:
-    """Check the currency and lines of a voucher that no rule makes.
+def check_text(field: str, text: str) -> None:
+    """Raise FieldInvalidError unless a text is one line of 1 to 200 characters."""
+    if not 0 < len(text) <= _TEXT_MAX or not text.isprintable():
+        raise FieldInvalidError(
+            field=field, rule=f"must be 1 to {_TEXT_MAX} printable characters on one line"
+        )
+
+
+def check_terms(
+    chart: Chart, summary: str, currency_code: str, lines: Sequence[VoucherLine]
+) -> None:
+    """Check what a voucher says that no rule makes.
 
     Raises:
         CurrencyUnknownError: no such currency.
-        FieldInvalidError: a line without an amount, or on a subject with others below it.
-        SubjectUnknownError, SubjectControlledError, VoucherUnbalancedError: as they say.
+        FieldInvalidError: no summary; a line without an amount, or on a subject with others below.
+        SubjectUnknownError, SubjectControlledError, VoucherUnbalancedError, AmountOutOfRangeError:
+            as they say.
     """
+    check_text("summary", summary)
+    if len(lines) > _LINES_MAX:
+        raise FieldInvalidError(field="lines", rule=f"must be at most {_LINES_MAX}")
     if not is_currency(currency_code):
         raise CurrencyUnknownError(currency_code=currency_code, field="currency_code")
     for place, line in enumerate(lines):
@@ -125,6 +151,8 @@ def check_terms(chart: Chart, currency_code: str, lines: Sequence[VoucherLine]) 
                 field=f"lines[{place}].subject_code",
                 rule="has subjects below it; book on one of those",
             )
+        if line.amount_minor > AMOUNT_MINOR_MAX:
+            raise AmountOutOfRangeError(field=f"lines[{place}]")
         if line.amount_minor <= 0:
             raise FieldInvalidError(
                 field=f"lines[{place}]", rule="must have an amount on exactly one side"

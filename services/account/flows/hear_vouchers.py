@@ -46,7 +46,7 @@ async def hear_vouchers(
         MalformedIdError: an event's id has not the form of one.
     """
     for one in news:
-        check_terms(parts.chart, one.currency_code, one.lines)
+        check_terms(parts.chart, one.summary, one.currency_code, one.lines)
     book = parts.book
     today = await parts.vouchers.share_business_date(connection, book)
     dates = {one.business_date for one in news if one.business_date is not None}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
-from common.audit import AuditEntry, add_audit
+from common.audit import AuditEntry, add_audit, require_role
 from common.context import CallContext
 from common.db.types import Connection
 from common.errors import IdConflictError, NotFoundError, StateConflictError
@@ -24,7 +24,7 @@ from services.account.domain.vouchers import (
     reversal_voucher_id,
 )
 from services.account.errors import VoucherReversedError
-from services.account.flows.book_voucher import ROLE, VoucherParts
+from services.account.flows.book_voucher import ROLE, VoucherParts, check_text
 from services.account.store.register import Reversal
 
 _FINAL: Final = frozenset({VoucherSource.REVERSAL, VoucherSource.CLOSING})
@@ -55,6 +55,8 @@ async def reverse_voucher(parts: VoucherParts, order: ReversalOrder) -> Reversed
     """Take a voucher back; a repeat answers as the first time.
 
     Raises:
+        RoleMissingError: the caller is no accountant.
+        FieldInvalidError: no request id or reason that can be kept.
         NotFoundError: no such voucher in the caller's world.
         VoucherReversedError: another request did it before.
         StateConflictError: it is a reversal or a closing; or its rule has no later version.
@@ -63,6 +65,9 @@ async def reverse_voucher(parts: VoucherParts, order: ReversalOrder) -> Reversed
     book = book_of(order.voucher_id)
     principal = order.call.principal
     world = (principal.tenant_id, str(principal.mode))
+    require_role(principal, ROLE)
+    check_text("request_id", order.request_id)
+    check_text("reason", order.reason)
     async with parts.pool.transaction() as connection:
         today = await parts.vouchers.share_business_date(connection, book)
         await parts.vouchers.months.ensure(connection, [today])
