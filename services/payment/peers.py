@@ -75,6 +75,19 @@ from services.payment.domain.payments import (
 from services.payment.domain.postings import Chain
 from services.payment.errors import ChannelNotEligibleError
 
+# With these the channel refuses to give back, or its service does before it has stored anything.
+_REFUSALS: Final = frozenset(
+    {
+        "DECLINED",
+        "CHANNEL_INVALID",
+        "REFUND_EXCEEDS_PAYMENT",
+        "STATE_CONFLICT",
+        "CURRENCY_MISMATCH",
+        "CURRENCY_UNKNOWN",
+        "AMOUNT_OUT_OF_RANGE",
+    }
+)
+
 # Account kinds of the platform that a payment or refund touches, when all goes well or not.
 _PLATFORM_KINDS: Final = ("payment_transit", "refund_transit", "platform_fee", "suspense")
 
@@ -326,7 +339,7 @@ class Peers:
     ) -> GiveBackNews:
         """Ask the channel to give money back; a repeat of an attempt never executes twice.
 
-        A refusal is FAILED; anything doubtful is UNKNOWN.
+        A refusal is FAILED: nothing has moved under this reference. Anything doubtful is UNKNOWN.
         """
         try:
             answer = await self._channel.Refund(
@@ -339,19 +352,22 @@ class Peers:
                 )
             )
         except PaymeshError as error:
-            if reason_of(error) in {"DECLINED", "CHANNEL_INVALID"}:
-                return GiveBackNews("FAILED", error.metadata.get("raw_code", ""))
+            reason = reason_of(error)
+            if reason == "ID_CONFLICT":
+                return GiveBackNews("OTHER")
+            if reason in _REFUSALS and error.outcome is Outcome.NOT_EXECUTED:
+                return GiveBackNews("FAILED", error.metadata.get("raw_code", ""), reason)
             return GiveBackNews("UNKNOWN")
-        return _give_back_news(answer.refund)
+        return _give_back_news(answer.refund, amount)
 
-    async def query_refund(self, noun_id: str, attempt: int = 1) -> GiveBackNews:
+    async def query_refund(self, noun_id: str, amount: Money, attempt: int = 1) -> GiveBackNews:
         """Ask the channel what became of an attempt to give money back; no answer is UNKNOWN."""
         try:
-            return await self.ask_refund(noun_id, attempt)
+            return await self.ask_refund(noun_id, amount, attempt)
         except PaymeshError:
             return GiveBackNews("UNKNOWN")
 
-    async def ask_refund(self, noun_id: str, attempt: int = 1) -> GiveBackNews:
+    async def ask_refund(self, noun_id: str, amount: Money, attempt: int = 1) -> GiveBackNews:
         """The same, for who has to come back; raises PaymeshError when nobody answers."""
         try:
             answer = await self._channel.QueryRefund(
@@ -361,7 +377,7 @@ class Peers:
             if reason_of(error) == "NOT_FOUND":
                 return GiveBackNews("NOT_FOUND")
             raise
-        return _give_back_news(answer.refund)
+        return _give_back_news(answer.refund, amount)
 
     async def examine_callback(self, callback_id: str) -> tuple[str, str]:
         """Let the channel be asked about a questioned callback.
@@ -430,7 +446,9 @@ def _decline(error: PaymeshError) -> Failure:
     )
 
 
-def _give_back_news(refund: ChannelRefund) -> GiveBackNews:
+def _give_back_news(refund: ChannelRefund, asked: Money) -> GiveBackNews:
+    if refund.amount != _money(asked):
+        return GiveBackNews("OTHER")
     state = ChannelRefundState.Name(refund.state).removeprefix("CHANNEL_REFUND_STATE_")
     return GiveBackNews(state, refund.raw_code)
 

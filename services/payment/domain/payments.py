@@ -261,9 +261,12 @@ class GiveBackNews:
     """What a channel says of money that is to go back."""
 
     state: str
-    """Name of a `ChannelRefundState`, without its prefix."""
+    """Name of a `ChannelRefundState`, without its prefix; or `OTHER`: under our reference there is
+    another refund than ours."""
     raw_code: str = ""
     """The channel's own code of a refusal."""
+    reason: str = "DECLINED"
+    """Value name of `ErrorReason` of a refusal."""
 
 
 @dataclass(frozen=True, slots=True)

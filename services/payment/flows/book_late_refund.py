@@ -25,7 +25,7 @@ async def book_late_refund(parts: Parts, payment: Payment, refund: Refund) -> Re
     """
     if refund.is_late or payment.is_internal:
         return refund
-    if (await parts.peers.ask_refund(refund.id)).state != "SUCCEEDED":
+    if (await parts.peers.ask_refund(refund.id, refund.amount)).state != "SUCCEEDED":
         return refund
     currency = refund.amount.currency_code
     await parts.peers.open_platform_accounts(payment, currency, "loss")

@@ -49,7 +49,7 @@ async def _ask_attempts(parts: Parts, payment: Payment) -> list[str]:
     if is_alone or payment.is_internal or payment.money_in.amount_minor == 0:
         return []
     return [
-        (await parts.peers.ask_refund(payment.id, attempt)).state
+        (await parts.peers.ask_refund(payment.id, payment.money_in, attempt)).state
         for attempt in range(1, payment.return_attempt + 1)
     ]
 

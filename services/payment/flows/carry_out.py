@@ -164,7 +164,8 @@ async def _is_still_refused(parts: Parts, payment: Payment) -> bool:
     what is booked, that is gone on with.
     """
     if payment.way_out is None:
-        news = await parts.peers.query_refund(payment.id, payment.return_attempt)
+        attempt = payment.return_attempt
+        news = await parts.peers.query_refund(payment.id, payment.money_in, attempt)
         if news.state != "SUCCEEDED":
             return news.state in ("FAILED", "NOT_FOUND")
     async with reporting_refusals(parts, payment):

@@ -32,7 +32,7 @@ from services.payment.errors import (
 from services.payment.events import refund_failed, refund_succeeded, refund_waiting
 from services.payment.flows.book_late_refund import book_late_refund
 from services.payment.flows.parts import Parts, call_of
-from services.payment.flows.save_payment import book, reporting_refusals
+from services.payment.flows.save_payment import book, report_other, reporting_refusals
 from services.payment.peers import AccountNames, Refused, reason_of
 from services.payment.store.rows import ADVANCE_REFUND, RefundChange
 
@@ -150,7 +150,7 @@ async def _advance(parts: Parts, payment: Payment, refund: Refund) -> Refund:
 
 async def _ask_channel(parts: Parts, payment: Payment, refund: Refund) -> Refund:
     if refund.state is RefundState.UNKNOWN:
-        news = await parts.peers.query_refund(refund.id)
+        news = await parts.peers.query_refund(refund.id, refund.amount)
         if news.state == "NOT_FOUND":
             # The request never arrived there; the same reference may be sent again.
             news = await parts.peers.refund(payment, refund.id, refund.amount, refund.reason)
@@ -159,9 +159,12 @@ async def _ask_channel(parts: Parts, payment: Payment, refund: Refund) -> Refund
     if news.state == "SUCCEEDED":
         return await _complete(parts, payment, refund)
     if news.state == "FAILED":
-        return await _fail(parts, refund, Failure("DECLINED", raw_code=news.raw_code))
+        return await _fail(parts, refund, Failure(news.reason, raw_code=news.raw_code))
     words = "the channel works on it" if news.state == "PENDING" else "not known yet"
-    return await _leave_unknown(parts, refund, words)
+    refund = await _leave_unknown(parts, refund, words)
+    if news.state == "OTHER":
+        await report_other(parts, refund)
+    return refund
 
 
 async def _hold(parts: Parts, payment: Payment, refund: Refund) -> Refund | None:
@@ -212,8 +215,10 @@ async def _release(parts: Parts, payment: Payment, refund: Refund) -> Refund:
 
 async def _release_held(parts: Parts, payment: Payment, refund: Refund, failure: Failure) -> Refund:
     """The channel had been called, so it is asked a last time before the hold is given back."""
-    if not payment.is_internal and (await parts.peers.query_refund(refund.id)).state == "SUCCEEDED":
-        return await _complete(parts, payment, refund)
+    if not payment.is_internal:
+        news = await parts.peers.query_refund(refund.id, refund.amount)
+        if news.state == "SUCCEEDED":
+            return await _complete(parts, payment, refund)
     try:
         return await _fail(parts, refund, failure)
     except LedgerRefusedError as error:

@@ -20,7 +20,13 @@ from services.payment.domain.postings import (
 from services.payment.domain.states import PAYMENT_OVER, PaymentState
 from services.payment.events import payment_returned
 from services.payment.flows.parts import Parts, call_of
-from services.payment.flows.save_payment import book, path_from, report_return_refused, save
+from services.payment.flows.save_payment import (
+    book,
+    path_from,
+    report_other,
+    report_return_refused,
+    save,
+)
 from services.payment.peers import AccountNames
 from services.payment.store.rows import Change
 
@@ -85,7 +91,8 @@ async def _is_back(parts: Parts, payment: Payment) -> bool:
         return True
     # An earlier attempt, which was refused, may have brought it back after all.
     for attempt in range(1, payment.return_attempt):
-        if (await parts.peers.query_refund(payment.id, attempt)).state == "SUCCEEDED":
+        earlier = await parts.peers.query_refund(payment.id, payment.money_in, attempt)
+        if earlier.state == "SUCCEEDED":
             return True
     words = _LOST_CLAIM if payment.received is None else _OTHER_MONEY
     news = await parts.peers.refund(
@@ -93,6 +100,8 @@ async def _is_back(parts: Parts, payment: Payment) -> bool:
     )
     if news.state == "FAILED":
         await report_return_refused(parts, payment, news.raw_code)
+    if news.state == "OTHER":
+        await report_other(parts, payment)
     return news.state == "SUCCEEDED"
 
 

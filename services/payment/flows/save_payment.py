@@ -32,6 +32,10 @@ _NOBODY_KNOWS = frozenset(
 )
 
 
+_OTHER = "other"
+"""Occasion of what is not known because something else stands in its place."""
+
+
 async def save(parts: Parts, change: Change) -> Payment:
     """Write a change; when somebody else was first, return the payment as it is now."""
     if await parts.writer.save_change(change):
@@ -84,7 +88,7 @@ async def report_unknown(parts: Parts, subject: Payment | Refund) -> None:
     age = parts.clock.now() - since
     limit = timedelta(seconds=parts.settings.unknown_exception_seconds)
     if subject.state in _NOBODY_KNOWS and age > limit:
-        if isinstance(subject, Payment) and await _is_known_as_refused(parts, subject):
+        if await _is_on_the_list(parts, subject):
             return
         await _open(
             parts,
@@ -95,14 +99,28 @@ async def report_unknown(parts: Parts, subject: Payment | Refund) -> None:
         )
 
 
-async def _is_known_as_refused(parts: Parts, payment: Payment) -> bool:
-    """Say whether a payment waits on the list already, because its return was refused."""
-    if payment.state is not PaymentState.RETURNING:
-        return False
-    occasion = str(payment.return_attempt)
-    known = exception_id(ExceptionKind.RETURN_REFUSED, payment.id, occasion)
-    found = await parts.exceptions.find_exception(known)
-    return found is not None and found.state is not ExceptionState.RESOLVED
+async def _is_on_the_list(parts: Parts, subject: Payment | Refund) -> bool:
+    """Say whether a person knows already why it is not known, or that its return was refused."""
+    known = [exception_id(ExceptionKind.OUTCOME_UNKNOWN, subject.id, _OTHER)]
+    if isinstance(subject, Payment) and subject.state is PaymentState.RETURNING:
+        occasion = str(subject.return_attempt)
+        known.append(exception_id(ExceptionKind.RETURN_REFUSED, subject.id, occasion))
+    found = [await parts.exceptions.find_exception(one) for one in known]
+    return any(one is not None and one.state is not ExceptionState.RESOLVED for one in found)
+
+
+async def report_other(parts: Parts, subject: Payment | Refund) -> None:
+    """Open an exception: under our reference the channel service has another refund than ours.
+
+    Nobody can say by asking what became of ours, so a person is told at once.
+    """
+    await _open(
+        parts,
+        subject,
+        ExceptionKind.OUTCOME_UNKNOWN,
+        occasion=_OTHER,
+        detail="the channel service has another refund under this reference",
+    )
 
 
 async def report_return_refused(parts: Parts, payment: Payment, raw_code: str) -> None:

@@ -56,6 +56,7 @@ from return_cases import (
 )
 
 from common.errors import PaymeshError
+from services.channel.errors import RefundExceedsChargeError
 
 FEE, FEE_BACK = 6, 2
 Lines = dict[str, list[int]]
@@ -357,6 +358,15 @@ SCENARIOS = {
             "be refused a refund",
             "quick_pay",
             both(paid, bank(refusals=1)),
+            give_back,
+            "FAILED",
+            RELEASED,
+            5,
+        ),
+        Scenario(
+            "be refused a refund by the channel service",
+            "quick_pay",
+            both(paid, bank(rejects=RefundExceedsChargeError(refundable_minor=0))),
             give_back,
             "FAILED",
             RELEASED,

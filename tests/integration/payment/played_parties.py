@@ -33,7 +33,7 @@ from paymesh.risk.v1 import (
 )
 from paymesh.type.v1 import Money
 
-from common.errors import NotFoundError, UnavailableError
+from common.errors import NotFoundError, PaymeshError, UnavailableError
 from services.channel.errors import RefusedByChannelError
 
 
@@ -67,6 +67,8 @@ class Bank:
     """Charges are stored by the channel service, and the bank does not know them yet."""
     is_mute: bool = False
     """Money is taken, and nobody answers about it."""
+    rejects: PaymeshError | None = None
+    """What the channel service says to every wish to give back, and stores nothing."""
     finding: str = "REFUTED"
     """What a question about a callback finds."""
     asked: dict[str, Money] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Bank:
     def behave(self) -> None:
         """Do everything well again."""
         self.scanned, self.takes, self.takes_time, self.is_silent = True, None, False, False
+        self.rejects = None
         self.refusals, self.finding, self.is_mute, self.is_unseen = 0, "REFUTED", False, False
 
     def owes(self, currency_code: str) -> int:
@@ -144,6 +147,8 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
         assert request.charge_reference in bank.charged
         if bank.is_silent:
             raise UnavailableError(target="bank")
+        if bank.rejects is not None:
+            raise bank.rejects
         if reference not in bank.refunds and bank.refusals > 0:
             bank.refusals -= 1
             bank.refused.add(reference)
@@ -169,7 +174,7 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
             state = CHANNEL_REFUND_STATE_PENDING
         else:
             bank.refunded.setdefault(reference, bank.refunds[reference])
-        return ChannelRefund(reference=reference, state=state)
+        return ChannelRefund(reference=reference, state=state, amount=bank.refunds[reference])
 
     async def ExamineCallback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say what asking about a callback has found."""
