@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
 
 from common.backoff import Backoff
 from common.db.failures import Failure
@@ -52,13 +52,73 @@ class CoalescerLimits:
     deadlock should not meet again."""
 
 
-@dataclass(eq=False)
 class _Ticket(Generic[Item, Answer]):
-    item: Item
-    weight: int
-    future: asyncio.Future[Answer]
-    is_taken: bool = field(default=False)
-    """Set when a flush takes it: from then on it cannot be cancelled, only forgotten."""
+    """One item in the queue, and where its answer goes."""
+
+    __slots__ = ("future", "is_taken", "item", "weight")
+
+    def __init__(self, item: Item, weight: int, future: asyncio.Future[Any]) -> None:
+        self.item = item
+        self.weight = weight
+        self.future = future
+        self.is_taken = False
+        """Set when a flush takes it: from then on it cannot be cancelled, only forgotten."""
+
+    def answer(self, answer: Answer) -> None:
+        """Answer, unless nobody waits any more."""
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def fail(self, make_error: Callable[[], PaymeshError]) -> None:
+        """Answer with an error, unless there is an answer or nobody waits any more."""
+        if not self.future.done():
+            self.future.set_exception(make_error())
+            # An answer that nobody waits for any more is no warning of the loop.
+            self.future.exception()
+
+
+class _Group(Generic[Answer]):
+    """The answers to items that one caller handed in: one future for all of them."""
+
+    __slots__ = ("answers", "future", "open")
+
+    def __init__(self, size: int, future: asyncio.Future[None]) -> None:
+        self.answers: list[Answer | PaymeshError | None] = [None] * size
+        self.open = size
+        self.future = future
+
+
+class _GroupTicket(_Ticket[Item, Answer]):
+    """One of many items of a caller."""
+
+    __slots__ = ("group", "is_open", "place")
+
+    def __init__(self, item: Item, weight: int, group: _Group[Answer], place: int) -> None:
+        # In its own lines, not by the class above: a call of thousands makes thousands of these.
+        self.item = item
+        self.weight = weight
+        self.future = group.future
+        self.is_taken = False
+        self.group = group
+        self.place = place
+        self.is_open = True
+
+    def answer(self, answer: Answer) -> None:
+        self._settle(answer)
+
+    def fail(self, make_error: Callable[[], PaymeshError]) -> None:
+        if self.is_open:
+            self._settle(make_error())
+
+    def _settle(self, answer: Answer | PaymeshError) -> None:
+        if not self.is_open:
+            return
+        self.is_open = False
+        group = self.group
+        group.answers[self.place] = answer
+        group.open -= 1
+        if not group.open and not group.future.done():
+            group.future.set_result(None)
 
 
 class Coalescer(Generic[Item, Answer]):
@@ -111,10 +171,11 @@ class Coalescer(Generic[Item, Answer]):
         """
         ticket = self._enqueue(item)
         try:
-            return await ticket.future
+            answer: Answer = await ticket.future
         except asyncio.CancelledError:
             self._forget(ticket)
             raise
+        return answer
 
     async def submit_all(self, items: Sequence[Item]) -> list[Answer | PaymeshError]:
         """Hand in many items, each of which may travel in another flush; failures are per item.
@@ -122,25 +183,27 @@ class Coalescer(Generic[Item, Answer]):
         Raises:
             OverloadedError: not all of them find room; none was taken.
         """
-        weight = sum(self._weigh(item) for item in items)
-        self._check_room(weight)
-        tickets = [self._enqueue(item) for item in items]
+        weights = [self._weigh(item) for item in items]
+        if not items:
+            return []
+        self._check_room(sum(weights))
+        self._check_weight(max(weights))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        group: _Group[Answer] = _Group(len(items), future)
+        tickets = [
+            _GroupTicket(item, weight, group, place)
+            for place, (item, weight) in enumerate(zip(items, weights, strict=True))
+        ]
+        self._queue.extend(tickets)
+        self._waiting_weight += sum(weights)
+        self._begin()
         try:
-            await asyncio.wait([ticket.future for ticket in tickets])
+            await future
         except asyncio.CancelledError:
             for ticket in tickets:
                 self._forget(ticket)
             raise
-        answers: list[Answer | PaymeshError] = []
-        for ticket in tickets:
-            error = ticket.future.exception()
-            if error is None:
-                answers.append(ticket.future.result())
-            elif isinstance(error, PaymeshError):
-                answers.append(error)
-            else:
-                raise error
-        return answers
+        return cast("list[Answer | PaymeshError]", group.answers)
 
     async def drain(self) -> None:
         """Take nothing new, and wait until everything taken is answered."""
@@ -157,18 +220,26 @@ class Coalescer(Generic[Item, Answer]):
         if self._waiting_weight + weight > self._limits.queue_weight_max:
             raise OverloadedError(limit=self._limits.queue_weight_max)
 
+    def _check_weight(self, weight: int) -> None:
+        if weight > self._limits.batch_weight_max:
+            raise OverloadedError(limit=self._limits.batch_weight_max, retry=Retry.NEVER)
+
     def _enqueue(self, item: Item) -> _Ticket[Item, Answer]:
         weight = self._weigh(item)
         self._check_room(weight)
-        if weight > self._limits.batch_weight_max:
-            raise OverloadedError(limit=self._limits.batch_weight_max, retry=Retry.NEVER)
-        loop = asyncio.get_running_loop()
-        ticket: _Ticket[Item, Answer] = _Ticket(item, weight, loop.create_future())
+        self._check_weight(weight)
+        ticket: _Ticket[Item, Answer] = _Ticket(
+            item, weight, asyncio.get_running_loop().create_future()
+        )
         self._queue.append(ticket)
         self._waiting_weight += weight
-        if self._runner is None:
-            self._runner = loop.create_task(self._run(), name=f"{self._name} coalescer")
+        self._begin()
         return ticket
+
+    def _begin(self) -> None:
+        if self._runner is None:
+            loop = asyncio.get_running_loop()
+            self._runner = loop.create_task(self._run(), name=f"{self._name} coalescer")
 
     def _forget(self, ticket: _Ticket[Item, Answer]) -> None:
         ticket.future.cancel()
@@ -244,7 +315,7 @@ class Coalescer(Generic[Item, Answer]):
             if len(answers) != len(batch):
                 raise RuntimeError(f"{len(answers)} answers for {len(batch)} items")
             for ticket, answer in zip(batch, answers, strict=True):
-                _answer(ticket, answer)
+                ticket.answer(answer)
             return
         outcome = Outcome.UNKNOWN if is_unknown else Outcome.NOT_EXECUTED
         self._fail(batch, _unavailable(self._name, outcome))
@@ -263,7 +334,7 @@ class Coalescer(Generic[Item, Answer]):
             if answer is None:
                 remaining.append(ticket)
             else:
-                _answer(ticket, answer)
+                ticket.answer(answer)
         return remaining
 
     async def _split(self, batch: list[_Ticket[Item, Answer]], error: Exception) -> None:
@@ -280,15 +351,7 @@ class Coalescer(Generic[Item, Answer]):
         self, batch: Iterable[_Ticket[Item, Answer]], make_error: Callable[[], PaymeshError]
     ) -> None:
         for ticket in batch:
-            if not ticket.future.done():
-                ticket.future.set_exception(make_error())
-                # An answer that nobody waits for any more is no warning of the loop.
-                ticket.future.exception()
-
-
-def _answer(ticket: _Ticket[Item, Answer], answer: Answer) -> None:
-    if not ticket.future.done():
-        ticket.future.set_result(answer)
+            ticket.fail(make_error)
 
 
 def _internal(outcome: Outcome, cause: Exception) -> Callable[[], PaymeshError]:
