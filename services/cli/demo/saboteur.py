@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, cast
 
 from paymesh.sandbox.v1 import (
@@ -27,7 +28,8 @@ from services.cli.deployment import Deployment
 from services.cli.operator import Operator
 
 RECOVERY_SECONDS: Final = 120.0
-"""A process that is not back after this long does not come back."""
+"""A process that is not back after this long does not come back; in a restart of all of them, each
+has as long."""
 
 _PREFIX: Final = "FAULT_KIND_"
 
@@ -118,21 +120,28 @@ class Saboteur:
             self._failed.set_result(error)
 
     async def _carry_out(self, incident: Incident) -> None:
-        target, what = incident.target, incident.what
-        async with self._locks[target], asyncio.timeout(RECOVERY_SECONDS + incident.seconds):
-            if target == EVERY_SERVICE:
+        async with self._locks[incident.target]:
+            if incident.target == EVERY_SERVICE:
                 for process in self._deployment.topology.processes:
-                    await self._end_and_wait(process, signal.SIGTERM)
-            elif target in SERVERS:
-                await self._befall_server(cast("ServerName", target), incident)
+                    with _recovering(incident, process):
+                        async with asyncio.timeout(RECOVERY_SECONDS):
+                            await self._end_and_wait(process, signal.SIGTERM)
             else:
-                process = self._deployment.topology.process_of(target)
-                if what is What.PAUSE:
-                    await self._pause_process(process, incident.seconds)
-                else:
-                    is_kill = what is What.KILL
-                    await self._end_and_wait(process, signal.SIGKILL if is_kill else signal.SIGTERM)
-        self.done[what][target] += 1
+                with _recovering(incident, incident.target):
+                    async with asyncio.timeout(RECOVERY_SECONDS + incident.seconds):
+                        await self._befall(incident)
+        self.done[incident.what][incident.target] += 1
+
+    async def _befall(self, incident: Incident) -> None:
+        if incident.target in SERVERS:
+            await self._befall_server(cast("ServerName", incident.target), incident)
+            return
+        process = self._deployment.topology.process_of(incident.target)
+        if incident.what is What.PAUSE:
+            await self._pause_process(process, incident.seconds)
+        else:
+            is_kill = incident.what is What.KILL
+            await self._end_and_wait(process, signal.SIGKILL if is_kill else signal.SIGTERM)
 
     async def _befall_server(self, server: ServerName, incident: Incident) -> None:
         servers = self._deployment.servers
@@ -164,6 +173,16 @@ class Saboteur:
         restarts = supervisor.restarts(process)
         await supervisor.kill(process, number)
         await supervisor.wait_restarted(process, restarts)
+
+
+@contextmanager
+def _recovering(incident: Incident, name: str) -> Iterator[None]:
+    """Say of what did not come back in time what it is, and what had befallen it."""
+    try:
+        yield
+    except TimeoutError:
+        words = f"{name} is not back {RECOVERY_SECONDS:.0f} s after: {incident.words}"
+        raise NotRecoveredError(words) from None
 
 
 def fault_kinds() -> list[str]:
