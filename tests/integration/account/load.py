@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from common.errors import OverloadedError, UnavailableError
+from common.errors import PaymeshError, Retry
 from common.ids import derive
 from services.account.domain.accounts import AccountSpec
 from services.account.domain.transfers import Transfer, TransferKind, TransferResult
@@ -21,6 +21,11 @@ from services.account.flows.post_transfers import Ledger
 
 _USERS = 12
 _CALLERS = 48
+
+Verdict = tuple[str, str, int]
+"""Id, `BOOKED` or a reason, and what was booked."""
+Post = Callable[[list[Transfer]], Awaitable[Iterable[Verdict]]]
+"""Sends one call."""
 
 
 @dataclass
@@ -43,13 +48,18 @@ class Load:
         }
         users = [derive("acc", self.seed, "user", number) for number in range(_USERS)]
         self.specs = [
-            AccountSpec(account[name], f"owner-{name}", kind, "USD") for name, kind in kinds.items()
+            # What everybody pays is buffered.
+            AccountSpec(account[name], f"owner-{name}", kind, "USD", is_buffered=name == "fee")
+            for name, kind in kinds.items()
         ] + [AccountSpec(user, f"user-{user}", "user_available", "USD") for user in users]
         for number in range(self.count):
             user = chance.choice(users)
             first = self._transfer(number, "in", account["receivable"], user, 100)
             self.calls.append([first])
             amount = chance.randint(1, 120)  # some are refused for funds
+            if number % 5 == 0:
+                every = self._transfer(number, "tip", user, account["fee"], amount, balancing=True)
+                self.calls.append([every])
             if number % 3 == 0:
                 hold = self._transfer(
                     number, "hold", user, account["shop"], amount, kind=TransferKind.PENDING
@@ -81,7 +91,9 @@ class Load:
         *,
         kind: TransferKind = TransferKind.SINGLE,
         linked: bool = False,
+        balancing: bool = False,
     ) -> Transfer:
+        is_hold = kind == TransferKind.PENDING
         return Transfer(
             derive("tfr", self.seed, number, step),
             kind,
@@ -90,6 +102,9 @@ class Load:
             "USD",
             amount,
             linked=linked,
+            balancing_debit=balancing,
+            # Some holds are over before anybody ends them.
+            timeout_seconds=1 if is_hold and number % 12 == 0 else 0,
             movement="load.move",
             reference_id="load",
         )
@@ -100,24 +115,42 @@ class Load:
         return [transfer.id for call in self.calls for transfer in call]
 
 
-async def send(ledger: Ledger, load: Load, answered: Callable[[TransferResult], None]) -> None:
+def through(ledger: Ledger) -> Post:
+    """Send to a ledger of this process."""
+
+    async def post(call: list[Transfer]) -> Iterable[Verdict]:
+        return [verdict_of(result) for result in await ledger.post(call)]
+
+    return post
+
+
+def verdict_of(result: TransferResult) -> Verdict:
+    """Return what became of a transfer."""
+    return result.transfer_id, result.reason or "BOOKED", result.booked_minor
+
+
+async def send(post: Post, load: Load, answered: Callable[[Verdict], None]) -> None:
     """Send all calls, some at a time; one that came to nobody knows what is sent again."""
-    waiting = list(enumerate(load.calls))
+    waiting = list(load.calls)
     random.Random().shuffle(waiting)  # noqa: S311 - clients come in any order
 
     async def caller() -> None:
         while waiting:
-            _, call = waiting.pop()
+            call = waiting.pop()
             while True:
                 try:
-                    results = await ledger.post(call)
+                    verdicts = await post(call)
                     break
-                except (OverloadedError, UnavailableError):
+                except PaymeshError as error:
+                    if error.retry not in (Retry.SAME_ID, Retry.AFTER_DELAY):
+                        raise
                     await asyncio.sleep(0.01)
-            for result in results:
-                answered(result)
+            for verdict in verdicts:
+                answered(verdict)
 
-    await asyncio.gather(*(caller() for _ in range(_CALLERS)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_CALLERS):
+            group.create_task(caller())
 
 
 async def _main(url: str, seed: str, count: int) -> None:
@@ -125,13 +158,13 @@ async def _main(url: str, seed: str, count: int) -> None:
 
     kit = await open_kit(url)
     print("READY", flush=True)
-    await send(kit.ledger, Load(seed, count), _print)
+    await send(through(kit.ledger), Load(seed, count), _print)
     await close_kit(kit)
     print("DONE", flush=True)
 
 
-def _print(result: TransferResult) -> None:
-    print(result.transfer_id, result.reason or "BOOKED", result.booked_minor, flush=True)
+def _print(verdict: Verdict) -> None:
+    print(*verdict, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ import asyncio
 import random
 import sys
 from asyncio.subprocess import PIPE, Process
+from functools import partial
 
 import pytest
 
 from common.clock import SystemClock
 from common.ids import IdFactory
 from services.account.config import AccountSettings
-from services.account.domain.transfers import TransferResult
+from services.account.flows.drain_buffers import drain_buffers
+from services.account.store.buffers import BufferStore
 from tests.conftest import StartServers
 from tests.integration.account.conftest import (
     LedgerKit,
@@ -25,9 +27,11 @@ from tests.integration.account.conftest import (
     open_kit,
     prepare_ledger_schema,
 )
-from tests.integration.account.load import Load, send
+from tests.integration.account.invariants import find_broken
+from tests.integration.account.load import Load, Verdict, send, through, verdict_of
 
-Verdict = tuple[str, int]
+Heard = dict[str, Verdict]
+"""Every answer that anyone got."""
 
 
 async def test_killing_the_writing_process_loses_and_doubles_nothing(new_kit: NewKit) -> None:
@@ -57,7 +61,7 @@ async def test_killing_postgresql_again_and_again_loses_nothing(
 async def _kill_writers(kit: LedgerKit, *, count: int, kills: int) -> None:
     load = Load(IdFactory(SystemClock()).new("tst"), count)
     await kit.open(load.specs)
-    heard: dict[str, Verdict] = {}
+    heard: Heard = {}
     answers_before_kill = len(load.ids) // (kills * 2)
     for _ in range(kills):
         writer = await _start_writer(kit.url, load)
@@ -73,7 +77,7 @@ async def _kill_writers(kit: LedgerKit, *, count: int, kills: int) -> None:
     last = await _start_writer(kit.url, load)
     await _listen(last, heard, None)
     assert await last.wait() == 0
-    await _assert_kept(kit, load, heard)
+    await assert_kept(kit, load, heard)
 
 
 async def _start_writer(url: str, load: Load) -> Process:
@@ -83,29 +87,32 @@ async def _start_writer(url: str, load: Load) -> Process:
     )
 
 
-async def _listen(writer: Process, heard: dict[str, Verdict], answers_max: int | None) -> None:
+async def _listen(writer: Process, heard: Heard, answers_max: int | None) -> None:
     """Note answers, until so many were heard or the writer ends."""
     assert writer.stdout is not None
     answers = 0
     async for line in writer.stdout:
         words = line.decode().split()
         if len(words) == 3 and line.endswith(b"\n"):
-            _note(heard, words[0], (words[1], int(words[2])))
+            note(heard, (words[0], words[1], int(words[2])))
             answers += 1
             if answers == answers_max:
                 return
 
 
-def _note(heard: dict[str, Verdict], transfer_id: str, verdict: Verdict) -> None:
-    assert heard.setdefault(transfer_id, verdict) == verdict, "two answers under one id"
+def note(heard: Heard, verdict: Verdict) -> None:
+    """Note an answer; the same id has the same one for ever."""
+    assert heard.setdefault(verdict[0], verdict) == verdict, "two answers under one id"
 
 
-async def _assert_kept(kit: LedgerKit, load: Load, heard: dict[str, Verdict]) -> None:
+async def assert_kept(kit: LedgerKit, load: Load, heard: Heard) -> None:
+    """Every id was answered, and every answer is what the rows say."""
     stored = await kit.reading.read_transfers(0, load.ids)
     assert set(stored) == set(load.ids) == set(heard)
-    for transfer_id, verdict in heard.items():
-        result = stored[transfer_id].answer(replayed=True)
-        assert (result.reason or "BOOKED", result.booked_minor) == verdict
+    kept = {one: verdict_of(row.answer(replayed=True)) for one, row in stored.items()}
+    assert kept == heard
+    await drain_buffers(BufferStore(kit.pool), 0)
+    assert await find_broken(kit.pool) == []
     await kit.assert_books_fit()
 
 
@@ -117,12 +124,9 @@ async def _kill_postgresql(start_servers: StartServers, *, count: int, kills: in
     kit = await open_kit(url, settings)
     load = Load(IdFactory(SystemClock()).new("tst"), count)
     await kit.open(load.specs)
-    heard: dict[str, Verdict] = {}
+    heard: Heard = {}
 
-    def note(result: TransferResult) -> None:
-        _note(heard, result.transfer_id, (result.reason or "BOOKED", result.booked_minor))
-
-    sending = asyncio.create_task(send(kit.ledger, load, note))
+    sending = asyncio.create_task(send(through(kit.ledger), load, partial(note, heard)))
     for number in range(1, kills + 1):
         while len(heard) < len(load.ids) * number // (kills + 1):
             assert not sending.done()
@@ -133,5 +137,5 @@ async def _kill_postgresql(start_servers: StartServers, *, count: int, kills: in
     await close_kit(kit)
     # A new writer, and a pool whose connections did not die.
     after = await open_kit(url)
-    await _assert_kept(after, load, heard)
+    await assert_kept(after, load, heard)
     await close_kit(after)
