@@ -16,6 +16,7 @@ from services.account.flows.cut_day import open_book
 from services.account.flows.open_accounts import open_accounts
 from services.account.flows.post_transfers import Ledger
 from services.account.store.accounts import AccountStore
+from services.account.store.buffers import BufferStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
 from tests.conformance.stores.twins import Side
@@ -28,7 +29,9 @@ ACCOUNTS = {
     "B": ("merchant_pending", 0),
     "C": ("credit", 50),
     "U": ("unclaimed", 0),
+    "H": ("merchant_settled", 0),
 }
+BUFFERED = frozenset({"H"})
 
 
 @dataclass
@@ -43,6 +46,7 @@ class LedgerSide:
         self.pool = pool
         self.ledger = Ledger(pool, SystemClock())
         self.accounts = AccountStore(pool, read_chart().kinds)
+        self.buffers = BufferStore(pool)
         self.days = DayStore(pool)
         self.reading = ReadingStore(pool)
 
@@ -59,7 +63,8 @@ class LedgerSide:
     def spec(self, name: str) -> AccountSpec:
         """An account of the cast."""
         kind, limit = ACCOUNTS[name]
-        return AccountSpec(self.account_id(name), f"owner-{name}", kind, "USD", limit)
+        account_id, is_buffered = self.account_id(name), name in BUFFERED
+        return AccountSpec(account_id, f"owner-{name}", kind, "USD", limit, is_buffered=is_buffered)
 
     def account_id(self, name: str) -> str:
         """Its id."""

@@ -17,9 +17,11 @@ from services.account.domain.transfers import Transfer, TransferKind
 from services.account.flows.change_account import (
     ChangeRequest,
     change_limits,
+    set_account_buffering,
     set_account_status,
 )
 from services.account.flows.cut_day import cut_book
+from services.account.flows.drain_buffers import drain_buffers
 from services.account.flows.expire_holds import expire_holds
 from tests.conformance.stores.ledger_cases import (
     ACCOUNTS,
@@ -190,6 +192,36 @@ async def test_an_account_is_changed_only_from_the_version_that_was_seen(
     ]
 
 
+async def test_buffers_are_drained_in_the_order_of_appending(ledger: LedgerSide) -> None:
+    for number in range(1, 6):
+        await ledger.ledger.post([ledger.move(number, "R", "H", number)])
+    account_id = ledger.account_id("H")
+    before = (await ledger.accounts.read(0, [account_id]))[account_id]
+    assert (before.buffered_minor, before.available_minor, before.version) == (15, 0, 1)
+    assert await ledger.buffers.list_accounts(0, 10) == [account_id]
+    sums = {one.kind: one for one in await ledger.reading.sum_accounts("default", "LIVE")}
+    assert sums["merchant_settled"].credits_buffered_minor == 15
+    assert (await ledger.reading.check()).findings == ()
+    assert await ledger.buffers.drain(0, account_id) == 5
+    assert await ledger.buffers.drain(0, account_id) == 0
+    assert await ledger.buffers.list_accounts(0, 10) == []
+    after = (await ledger.accounts.read(0, [account_id]))[account_id]
+    assert (after.buffered_minor, after.available_minor, after.version) == (0, 15, 6)
+    [listed] = await ledger.accounts.list_of_owner("owner-H", "default", "LIVE")
+    assert listed == after
+    assert (await ledger.reading.check()).findings == ()
+
+
+async def test_an_account_stops_buffering_with_an_empty_buffer(ledger: LedgerSide) -> None:
+    await ledger.ledger.post([ledger.move(1, "R", "H", 7)])
+    request = ChangeRequest(ledger.account_id("H"), "change-1", 1, "quiet again", "OPERATOR:o")
+    changed = await set_account_buffering(ledger.pool, ledger.accounts, request, is_buffered=False)
+    assert (changed.is_buffered, changed.available_minor, changed.version) == (False, 7, 3)
+    answers = await ledger.ledger.post([ledger.move(2, "R", "H", 7)])
+    assert [answer.is_buffered for answer in answers] == [False]
+    assert (await ledger.reading.check()).findings == ()
+
+
 async def test_the_business_date_only_moves_forward(ledger: LedgerSide) -> None:
     later = FIRST_DAY + timedelta(days=1)
     for _ in range(2):
@@ -207,9 +239,7 @@ async def test_a_date_is_not_moved_when_telling_of_it_fails(ledger: LedgerSide) 
         raise OSError("lost")
 
     with pytest.raises(OSError, match="lost"):
-        await cut_book(
-            ledger.pool, ledger.days, 0, FIRST_DAY + timedelta(days=1), "test", fail
-        )
+        await cut_book(ledger.pool, ledger.days, 0, FIRST_DAY + timedelta(days=1), "test", fail)
     assert await ledger.days.read(0) == FIRST_DAY
 
 
@@ -228,11 +258,12 @@ async def test_reading_the_books_is_ordered_and_paged(ledger: LedgerSide) -> Non
         ("channel_receivable", 1, 28),
         ("credit", 1, 0),
         ("merchant_pending", 1, 0),
+        ("merchant_settled", 1, 0),
         ("unclaimed", 1, 0),
         ("user_available", 1, 0),
     ]
     report = await ledger.reading.check()
-    assert (report.accounts, report.entries, report.findings) == (5, 14, ())
+    assert (report.accounts, report.entries, report.findings) == (6, 14, ())
 
 
 NUMBERS = st.integers(0, 20)
@@ -249,14 +280,24 @@ TRANSFERS = st.one_of(
     ),
 )
 CHAINS = st.lists(TRANSFERS, min_size=1, max_size=3)
-BATCHES = st.lists(st.lists(CHAINS, min_size=1, max_size=5), min_size=5, max_size=12)
+# Each with whether what waits in the buffer is drained behind it.
+BATCHES = st.lists(
+    st.tuples(st.lists(CHAINS, min_size=1, max_size=5), st.booleans()), min_size=5, max_size=12
+)
+Batches = list[tuple[list[list[tuple[Any, ...]]], bool]]
 
 
 def made(ledger: LedgerSide, one: tuple[Any, ...], *, linked: bool) -> Transfer:
     number, kind, target, amount, flag = one
     if isinstance(target, list):
         return ledger.move(
-            number, target[0], target[1], amount, kind=TransferKind(kind), linked=linked
+            number,
+            target[0],
+            target[1],
+            amount,
+            kind=TransferKind(kind),
+            linked=linked,
+            balancing_debit=flag,
         )
     is_post = kind == "POST"
     return Transfer(
@@ -275,13 +316,14 @@ def made(ledger: LedgerSide, one: tuple[Any, ...], *, linked: bool) -> Transfer:
 async def test_any_batches_leave_the_same_answers_and_rows(twins: Twins) -> None:
     """Each batch is a transaction on both sides: answers, and in the end all rows, are the same."""
 
-    async def compare(batches: list[list[list[tuple[Any, ...]]]]) -> None:
+    async def compare(batches: Batches) -> None:
         await twins.clear()
         ledgers = twin_sides(*twins.sides)
         for ledger in ledgers:
             await ledger.begin()
-        for batch in batches:
+        for batch, drains in batches:
             answers = []
+            drained = []
             for ledger in ledgers:
                 transfers = [
                     made(ledger, one, linked=place < len(chain) - 1)
@@ -289,7 +331,10 @@ async def test_any_batches_leave_the_same_answers_and_rows(twins: Twins) -> None
                     for place, one in enumerate(chain)
                 ]
                 answers.append(without_clock(await ledger.ledger.post(transfers)))
+                if drains:
+                    drained.append(await drain_buffers(ledger.buffers, 0))
             assert answers[0] == answers[1]
+            assert drained[:1] == drained[1:]
         for ledger in ledgers:
             assert (await ledger.reading.check()).findings == ()
             await ledger.close()
