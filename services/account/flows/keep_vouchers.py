@@ -1,9 +1,11 @@
 """Follow the journal in the background, so that vouchers are never far behind the transfers.
 
-A round gathers what was booked meanwhile: its fixed cost is that of a few transactions, so under
-load a few large rounds a second take less of the machine than many small ones. With nothing to do
-it looks ever more rarely, until the ledger of its process books something; other processes' work
-is seen by looking. How far it is behind is a metric.
+Transfers come first. A round gathers what was booked meanwhile, because its fixed cost is that of a
+few transactions; and while the ledger of this process is at work the maker rests four times as long
+as it works, which leaves it a fifth of a processor. It stops resting when vouchers are half a minute
+behind, so they never fall back further than that for long. With nothing to do it looks ever more
+rarely, until the ledger books something; what other processes book is seen by looking. How far
+vouchers are behind is a metric.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ from typing import Final
 from common.clock import Clock
 from common.db.pool import Pool
 from common.telemetry import metrics
-from services.account.flows.make_vouchers import CHUNK_TRANSFERS, make_vouchers
+from services.account.flows.make_vouchers import make_vouchers
 from services.account.store.days import DayStore
-from services.account.store.vouchers import VoucherStore
+from services.account.store.vouchers import Backlog, VoucherStore
 
-# What is booked in this time is one round: a fifth of a second of 20,000 transfers a second.
+# What is booked in this time is one round.
 _GATHER_SECONDS: Final = 0.2
+# How much longer a round is rested after than it took, while transfers are being booked.
+_REST_FACTOR: Final = 4.0
+# From here on vouchers are no longer put off.
+_BEHIND_SECONDS_MAX: Final = 30.0
 # Longest pause of an idle maker: how late it sees what another process booked.
 _IDLE_SECONDS_MAX: Final = 1.0
 _MONTHS_EVERY_SECONDS: Final = 3600.0
-# A journal that stays unmade for so long is held up by somebody: an endless transaction.
+# Somebody holds the journal up: an endless transaction. Told once in this time.
 _LATE_SECONDS: Final = 60.0
 
 _MADE = metrics.counter("paymesh.vouchers.made", "Vouchers made of the journal")
@@ -60,6 +66,7 @@ class VoucherMaker:
         self._clock = clock
         self._behind_seconds: dict[int, float] = {}
         self._months_due_at = 0.0
+        self._late_told_at = 0.0
         metrics.gauge(
             "paymesh.vouchers.behind",
             "How long ago the oldest transfer without a voucher was booked",
@@ -74,42 +81,55 @@ class VoucherMaker:
 
     async def run(self) -> None:
         """Make vouchers until cancelled."""
-        pause = _GATHER_SECONDS
+        idle_seconds = _GATHER_SECONDS
         while True:
             await self._prepare_months()
+            self._booked.clear()
+            began_at = self._clock.monotonic()
             if await self.make_round():
-                pause = _GATHER_SECONDS
-                await asyncio.sleep(pause)
+                idle_seconds = _GATHER_SECONDS
+                await asyncio.sleep(self._rest_seconds(self._clock.monotonic() - began_at))
                 continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(idle_seconds):
                     await self._booked.wait()
             if self._booked.is_set():
                 # Let the next ones come along.
                 await asyncio.sleep(_GATHER_SECONDS)
-            pause = min(pause * 2, _IDLE_SECONDS_MAX)
+            idle_seconds = min(idle_seconds * 2, _IDLE_SECONDS_MAX)
 
     async def make_round(self) -> int:
-        """Make what is there now in every book; return how many vouchers."""
-        self._booked.clear()
+        """Make the next vouchers of every book; return how many."""
         made = 0
         for book in await self._store.list_books():
-            while True:
-                backlog = await self._store.read_backlog(book)
-                self._behind_seconds[book] = 0.0 if backlog is None else backlog.seconds
-                if backlog is None:
-                    break
-                if backlog.seconds > _LATE_SECONDS:
-                    _log.warning(
-                        "vouchers of book %d are %.0f s behind: transaction %d",
-                        *(book, backlog.seconds, backlog.written_in),
-                    )
+            backlog = await self._store.read_backlog(book)
+            self._behind_seconds[book] = 0.0 if backlog is None else backlog.seconds
+            if backlog is not None:
+                self._tell_if_late(book, backlog)
                 progress = await make_vouchers(self._pool, self._store, book)
                 _MADE.add(progress.made)
                 made += progress.made
-                if progress.made < CHUNK_TRANSFERS:
-                    break
         return made
+
+    def _rest_seconds(self, spent_seconds: float) -> float:
+        """How long to rest after a round."""
+        if max(self._behind_seconds.values()) > _BEHIND_SECONDS_MAX:
+            return 0.0
+        if self._booked.is_set():
+            return max(_GATHER_SECONDS, _REST_FACTOR * spent_seconds)
+        # Nobody is in the way; the next round finds out whether anything is left.
+        return 0.0
+
+    def _tell_if_late(self, book: int, backlog: Backlog) -> None:
+        now = self._clock.monotonic()
+        if backlog.seconds > _LATE_SECONDS and now >= self._late_told_at + _LATE_SECONDS:
+            self._late_told_at = now
+            _log.warning(
+                "vouchers of book %d are %.0f s behind, at transaction %d",
+                book,
+                backlog.seconds,
+                backlog.written_in,
+            )
 
     async def _prepare_months(self) -> None:
         """Make the months of the business date and those ahead, now and then."""
