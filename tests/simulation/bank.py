@@ -73,6 +73,8 @@ class Giving:
     state: State = State.PENDING
     decline: Decline | None = None
     times: int = 1
+    was_refused: bool = False
+    """It was refused, and carried out all the same."""
 
 
 @dataclass(kw_only=True)
@@ -234,6 +236,7 @@ class Bank:
         if code is not None:
             giving.state, giving.decline = State.FAILED, Decline(code, Advice.STOP, Blame.MERCHANT)
             self.givings[request.reference] = giving
+            self._perhaps_think_again(request.reference)
             raise _declined(self.channel, giving.decline)
         self.givings[request.reference] = giving
         if self.faults.happens("bank is pending"):
@@ -246,14 +249,7 @@ class Bank:
         taking = self.takings.get(giving.payment_reference)
         if taking is None or taking.state is not State.SUCCEEDED:
             return DeclineCode.ORIGINAL_NOT_FOUND
-        promised = sum(
-            one.money.amount_minor
-            for one in self.givings.values()
-            if one.payment_reference == giving.payment_reference
-            and one.state in (State.SUCCEEDED, State.PENDING)
-        )
-        left = taking.received_minor - promised
-        if self.caps_refunds and giving.money.amount_minor > left:
+        if self._is_too_much(giving, taking):
             return DeclineCode.AMOUNT_EXCEEDS_ORIGINAL
         if self.faults.happens("bank refuses the refund"):
             return DeclineCode.REFUND_CLOSED
@@ -266,10 +262,36 @@ class Bank:
         if self.faults.happens("bank refuses an accepted refund"):
             giving.state = State.FAILED
             giving.decline = Decline(DeclineCode.REFUND_CLOSED, Advice.STOP, Blame.CHANNEL)
+            self._perhaps_think_again(reference)
         else:
             giving.state = State.SUCCEEDED
             self.loop.note(f"bank {self.channel} gives back {giving.money.amount_minor}")
         self._call_back(reference)
+
+    def _perhaps_think_again(self, reference: str) -> None:
+        if self.faults.happens("bank carries out what it refused"):
+            later(self.loop, self.faults.between(0.5, 8_000.0), self._give_after_all, reference)
+
+    def _give_after_all(self, reference: str) -> None:
+        giving = self.givings[reference]
+        taking = self.takings.get(giving.payment_reference)
+        if giving.state is not State.FAILED or taking is None:
+            return
+        if taking.state is not State.SUCCEEDED or self._is_too_much(giving, taking):
+            return
+        giving.state, giving.decline, giving.was_refused = State.SUCCEEDED, None, True
+        self.loop.note(f"bank {self.channel} gives back after all {giving.money.amount_minor}")
+        self._call_back(reference)
+
+    def _is_too_much(self, giving: Giving, taking: Taking) -> bool:
+        promised = sum(
+            one.money.amount_minor
+            for one in self.givings.values()
+            if one.payment_reference == giving.payment_reference
+            and one.state in (State.SUCCEEDED, State.PENDING)
+        )
+        left = taking.received_minor - promised
+        return self.caps_refunds and giving.money.amount_minor > left
 
     def tell_refund(self, reference: str) -> ChannelResult:
         """Say how a refund stands."""

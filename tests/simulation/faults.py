@@ -34,10 +34,10 @@ RATES_MAX: Final = {
     "bank is slow": 0.2,
     "bank loses the request": 0.15,
     "bank loses the answer": 0.15,
-    "bank takes another amount": 0.06,
+    "bank takes another amount": 0.25,
     "bank is pending": 0.4,
-    "bank refuses the refund": 0.1,
-    "bank refuses an accepted refund": 0.15,
+    "bank refuses the refund": 0.5,
+    "bank refuses an accepted refund": 0.4,
     "bank is away": 0.01,
     # Callbacks, for each.
     "callback early": 0.3,
@@ -48,6 +48,8 @@ RATES_MAX: Final = {
     "callback with another amount": 0.08,
     "callback with a wrong signature": 0.08,
     "callback about nothing": 0.05,
+    # Channels again, for each refusal to give back.
+    "bank carries out what it refused": 1.0,
 }
 """The worst that each kind can be."""
 

@@ -19,7 +19,7 @@ _READS: Final = ("find_", "list_", "read_", "sum_", "count_", "take_due_")
 """Beginnings of transactions that change nothing."""
 
 ORDER_ENDED: Final = ("COMPLETED", "CLOSED")
-PAYMENT_ENDED: Final = ("SUCCEEDED", "FAILED", "CLOSED", "RETURNED")
+PAYMENT_ENDED: Final = ("SUCCEEDED", "FAILED", "CLOSED", "RETURNED", "UNCLAIMED")
 REFUND_ENDED: Final = ("SUCCEEDED", "COMPLETED", "FAILED")
 
 _ENDS: Final = (
@@ -99,7 +99,16 @@ class Watch:
 
     def _channel_now(self) -> None:
         given: Counter[str] = Counter()
+        against_their_word = {
+            reference
+            for bank in self._world.banks.values()
+            for reference, giving in bank.givings.items()
+            if giving.was_refused
+        }
         for refund in self._rows("channel", "channel_refunds"):
+            # What a bank does against its own word is its own doing.
+            if refund["reference"] in against_their_word:
+                continue
             if refund["state"] not in ("FAILED", "NOT_SENT"):
                 given[refund["charge_reference"]] += refund["amount_minor"]
         for charge in self._rows("channel", "charges"):
@@ -128,6 +137,9 @@ class Watch:
                 return f"events of {service} wait"
             if list(self._rows(service, "inbox_parked")):
                 return f"events for {service} are parked"
+        for job in self._rows("payment", "jobs"):
+            if job["state"] == "OPEN":
+                return f"a job {job['kind']} of {job['key']} is open"
         if self._world.broker.waiting:
             return f"{self._world.broker.waiting} messages wait"
         for bank in self._world.banks.values():

@@ -16,6 +16,7 @@ import pytest
 import services.channel.flows.charge_payer
 import services.channel.flows.refund_payer
 import services.payment.domain.postings
+import services.payment.flows.advance_payment
 from common.events.relay import Relay
 from common.jobs.worker import Worker
 from services.payment.domain.payments import Payment
@@ -90,14 +91,24 @@ def a_platform_without_janitor() -> Any:
     return patch.object(Worker, "run", sleep_for_ever)
 
 
+def late_returns_that_nobody_books() -> Any:
+    """What a bank gives back after a return had ended stays unknown."""
+
+    async def nothing(parts: Any, payment: Payment) -> Payment:
+        return payment
+
+    return patch.object(services.payment.flows.advance_payment, "book_late_returns", nothing)
+
+
 SAFETIES = (
     (claims_that_always_win, 4),
-    (ids_made_anew_for_each_try, 1),
-    (charges_sent_again_when_repeated, 64),
-    (refunds_sent_again_when_repeated, 2),
-    (refunds_without_a_hold, 1),
-    (a_relay_that_does_not_wait_for_confirms, 18),
+    (ids_made_anew_for_each_try, 2),
+    (charges_sent_again_when_repeated, 16),
+    (refunds_sent_again_when_repeated, 4),
+    (refunds_without_a_hold, 2),
+    (a_relay_that_does_not_wait_for_confirms, 15),
     (a_platform_without_janitor, 2),
+    (late_returns_that_nobody_books, 5019),
 )
 """What is taken away, and a seed that noticed it once: the others are tried after it."""
 
