@@ -227,7 +227,6 @@ async def test_killing_the_process_in_mid_call_books_each_id_once(
 ) -> None:
     """Four callers book without end, and the process is killed four times under them."""
     parent = new_id("ord")
-    outside, user = cast["X"], cast["A"]
     booked: set[str] = set()
     stop = asyncio.Event()
 
