@@ -104,6 +104,7 @@ def examined_to_proto(examined: Examined) -> ExamineCallbackResponse:
     return ExamineCallbackResponse(
         finding=CallbackFinding.Value(f"CALLBACK_FINDING_{examined.finding}"),
         detail=examined.detail,
+        subject_id=examined.subject_id,
     )
 
 

@@ -238,7 +238,8 @@ def _money_of(told: CallbackQuestioned) -> Money | None:
 
 
 def _words(told: CallbackQuestioned) -> str:
-    about = told.subject_id or "nothing that we asked for"
+    # No row of ours says whose it is, and channels have no principal of their own.
+    about = told.subject_id or "nothing that we asked for, so its tenant and mode are not known"
     code = f" ({told.raw_code})" if told.raw_code else ""
     return f"a callback tells {told.told_state or 'something'}{code} of {told.reference}: {about}"
 

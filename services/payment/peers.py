@@ -379,17 +379,18 @@ class Peers:
             raise
         return _give_back_news(answer.refund, amount)
 
-    async def examine_callback(self, callback_id: str) -> tuple[str, str]:
+    async def examine_callback(self, callback_id: str) -> tuple[str, str, str]:
         """Let the channel be asked about a questioned callback.
 
-        Returns the name of a `CallbackFinding` without its prefix, and the channel's answer in
-        words. Raises PaymeshError when nobody answers.
+        Returns the name of a `CallbackFinding` without its prefix, the channel's answer in words,
+        and the payment or refund that it is about, empty for none. Raises PaymeshError when nobody
+        answers.
         """
         answer = await self._channel.ExamineCallback(
             ExamineCallbackRequest(callback_id=callback_id)
         )
         finding = CallbackFinding.Name(answer.finding).removeprefix("CALLBACK_FINDING_")
-        return finding, answer.detail
+        return finding, answer.detail, answer.subject_id
 
 
 def _nothing_begun(target: str) -> UnavailableError:

@@ -1,12 +1,13 @@
 """Where single flows meet: intents and outcomes of many payments travel in one transaction.
 
-Reading back after a lost answer: an intent that stands with its id was written, an outcome whose
-version stands was written. Both writes may be repeated, so what is not found is sent again.
+Reading back after a lost answer: an intent that stands with its id was written, an outcome that
+stands as it was to be was written. Both writes may be repeated, so what is not found is sent again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from common.coalescer import Coalescer, CoalescerLimits
@@ -69,6 +70,17 @@ class PaymentWriter:
             if now is None or now.version < change.after.version:
                 answers.append(None)
             else:
-                same = now.version == change.after.version and now.state is change.after.state
-                answers.append(same)
+                # Another writer may have made the same version something else.
+                answers.append(_as_written(now, change.after) == change.after)
         return answers
+
+
+def _as_written(now: Payment, after: Payment) -> Payment:
+    """Return a payment without what others change of it beside its versions: refunds, and when."""
+    return replace(
+        now,
+        refunded_minor=after.refunded_minor,
+        refunding_minor=after.refunding_minor,
+        fee_given_back_minor=after.fee_given_back_minor,
+        updated_at=after.updated_at,
+    )

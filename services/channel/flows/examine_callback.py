@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.context import CallContext
 from common.errors import NotFoundError
@@ -42,6 +42,8 @@ class Examined:
     finding: Finding
     detail: str
     """The channel's answer beside the callback's word and ours."""
+    subject_id: str = ""
+    """What our charge or refund belongs to; empty where we hold neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,16 @@ async def examine_callback(parts: Parts, callback_id: str, call: CallContext) ->
         if charge is not None and charge.channel == callback.channel:
             result = await question(parts, charge)
             after, _ = await take_answer(parts, charge, result, "query after a callback", call)
-            return _judge(callback, result, _held_charge(charge), _held_charge(after))
+            examined = _judge(callback, result, _held_charge(charge), _held_charge(after))
+            return replace(examined, subject_id=charge.payment_id)
     else:
         refund = (await parts.store.find_refunds([callback.reference])).get(callback.reference)
         if refund is not None and refund.channel == callback.channel:
             charges = await parts.store.find_charges([refund.charge_reference])
             result = await question_refund(parts, refund, charges[refund.charge_reference])
             given, _ = await take_refund_answer(parts, refund, result, call)
-            return _judge(callback, result, _held_refund(refund), _held_refund(given))
+            examined = _judge(callback, result, _held_refund(refund), _held_refund(given))
+            return replace(examined, subject_id=refund.subject_id)
     return _judge_orphan(callback, await _ask_about_orphan(parts, callback))
 
 

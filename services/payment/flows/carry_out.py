@@ -242,12 +242,13 @@ async def _ask(parts: Parts, exception: PaymentException) -> None:
 
 async def _examine(parts: Parts, exception: PaymentException) -> None:
     """Only the answer to our own question decides about what somebody told us."""
-    finding, detail = await parts.peers.examine_callback(exception.subject_id)
+    finding, detail, subject_id = await parts.peers.examine_callback(exception.subject_id)
     if finding in ("REFUTED", "NOTHING_THERE"):
         await _resolve(parts, exception, f"{finding}: {detail}")
         return
     words = f"{finding}: {detail}"
-    await _put_off(parts, exception.id, words, hastens_payment=bool(exception.payment_id))
+    # A service of an older version names no subject.
+    await _put_off(parts, exception.id, words, hastens=subject_id or exception.payment_id)
 
 
 async def _fail(parts: Parts, exception: PaymentException) -> None:
@@ -308,9 +309,7 @@ async def _resolve(parts: Parts, exception: PaymentException, words: str) -> Pay
     return await _move(parts, exception, exception.resolved(words, parts.clock.now()), words)
 
 
-async def _put_off(
-    parts: Parts, exception_id: str, words: str, *, hastens_payment: bool = False
-) -> None:
+async def _put_off(parts: Parts, exception_id: str, words: str, *, hastens: str = "") -> None:
     """Its action was in vain: it waits again, for longer, unless it is over meanwhile."""
     exception = await _conclude(parts, exception_id)
     if exception is None or exception.state is not ExceptionState.APPROVED:
@@ -318,7 +317,7 @@ async def _put_off(
     now = parts.clock.now()
     due_at = parts.deadlines.due_at(now, exception.repeats + 1)
     after = exception.put_off(now, due_at, words)
-    await _move(parts, exception, after, words, hastens_payment=hastens_payment)
+    await _move(parts, exception, after, words, hastens=hastens)
 
 
 async def _move(
@@ -327,11 +326,10 @@ async def _move(
     after: PaymentException,
     words: str,
     *,
-    hastens_payment: bool = False,
+    hastens: str = "",
 ) -> PaymentException:
-    change = ExceptionChange(
-        before, after, words, call_of(before), after.updated_at, hastens_payment=hastens_payment
-    )
+    call, at = call_of(before), after.updated_at
+    change = ExceptionChange(before, after, words, call, at, hastens=hastens)
     if await parts.exceptions.save_exception(change):
         return after
     return await parts.exceptions.find_exception(before.id) or after

@@ -17,6 +17,7 @@ from services.payment.domain.exceptions import ExceptionState, PaymentException,
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.store.rows import (
     ADVANCE_PAYMENT,
+    ADVANCE_REFUND,
     CARRY_OUT,
     QUERIES,
     Announcer,
@@ -38,8 +39,8 @@ class ExceptionChange:
     at: datetime
     audit: AuditEntry | None = None
     """What a person did; None when nobody did."""
-    hastens_payment: bool = False
-    """Whether its payment is to be asked about at once."""
+    hastens: str = ""
+    """Id of the payment or refund that is to be asked about at once; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ class ExceptionStore:
         """Write a move; answer whether the exception was still as it was read."""
         async with self._pool.transaction() as connection:
             saved = await self._save_in(connection, change)
-            if saved and change.hastens_payment:
-                await self._hasten_payment(connection, change)
+            if saved and change.hastens:
+                await self._hasten(connection, change)
         if saved:
             self._outbox.notify()
             self._jobs.notify()
@@ -180,11 +181,11 @@ class ExceptionStore:
             await self._jobs.hasten(connection, CARRY_OUT, [after.id])
         return True
 
-    async def _hasten_payment(self, connection: Connection, change: ExceptionChange) -> None:
-        payment_id = change.after.payment_id
-        await self._jobs.hasten(connection, ADVANCE_PAYMENT, [payment_id])
+    async def _hasten(self, connection: Connection, change: ExceptionChange) -> None:
+        kind = ADVANCE_REFUND if change.hastens.startswith("rfd_") else ADVANCE_PAYMENT
+        await self._jobs.hasten(connection, kind, [change.hastens])
         occasion = f"{change.after.id}.{change.after.version}"
-        job = new_job(ADVANCE_PAYMENT, payment_id, change.at, change.call, occasion)
+        job = new_job(kind, change.hastens, change.at, change.call, occasion)
         await self._jobs.add(connection, [job])
 
     async def find_exception(self, exception_id: str) -> PaymentException | None:

@@ -14,6 +14,7 @@ from paymesh.channel.v1 import (
     CALLBACK_FINDING_STANDS,
     CallbackFinding,
     ExamineCallbackRequest,
+    ExamineCallbackResponse,
 )
 from played_party import CODE, Standing, notice
 
@@ -31,10 +32,15 @@ OTHER = Money("USD", 1001)
 
 async def examine(kit: ChannelKit, callback_id: str) -> tuple[CallbackFinding, str]:
     """Examine as payment would."""
+    answer = await examined_callback(kit, callback_id)
+    return answer.finding, answer.detail
+
+
+async def examined_callback(kit: ChannelKit, callback_id: str) -> ExamineCallbackResponse:
+    """Return all that payment is answered."""
     with context.bound(PAYMENT):
         request = ExamineCallbackRequest(callback_id=callback_id)
-        answer = await kit.servicer.ExamineCallback(request, None)  # type: ignore[arg-type]
-    return answer.finding, answer.detail
+        return await kit.servicer.ExamineCallback(request, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["PAYMENT", "REFUND"])
@@ -210,7 +216,8 @@ async def test_refund_of_another_amount_is_examined(kit: ChannelKit, case: Refun
     assert (event.verdict, event.subject_id) == ("CONTRADICTED", subject_id)
     assert await kit.events(reference) == []  # it is as open as it was
     kit.party.ledger.refunds[reference] = case.truth
-    assert (await examine(kit, event.callback_id))[0] == case.finding
+    examined = await examined_callback(kit, event.callback_id)
+    assert (examined.finding, examined.subject_id) == (case.finding, subject_id)
     refund = (await kit.parts.store.find_refunds([reference]))[reference]
     assert refund.state is case.state
     # Not even our own question makes a refund of another amount a success.

@@ -71,6 +71,8 @@ class Bank:
     """What the channel service says to every wish to give back, and stores nothing."""
     finding: str = "REFUTED"
     """What a question about a callback finds."""
+    examined: str = ""
+    """What a callback that is asked about belongs to."""
     asked: dict[str, Money] = field(default_factory=dict)
     charged: dict[str, Money] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
@@ -81,7 +83,7 @@ class Bank:
     def behave(self) -> None:
         """Do everything well again."""
         self.scanned, self.takes, self.takes_time, self.is_silent = True, None, False, False
-        self.rejects = None
+        self.rejects, self.examined = None, ""
         self.refusals, self.finding, self.is_mute, self.is_unseen = 0, "REFUTED", False, False
 
     def owes(self, currency_code: str) -> int:
@@ -179,7 +181,8 @@ class PlayedChannel(ChannelServiceServicer):  # type: ignore[misc]
     async def ExamineCallback(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Say what asking about a callback has found."""
         finding = CallbackFinding.Value(f"CALLBACK_FINDING_{self._bank.finding}")
-        return ExamineCallbackResponse(finding=finding, detail="asked")
+        subject_id = self._bank.examined
+        return ExamineCallbackResponse(finding=finding, detail="asked", subject_id=subject_id)
 
 
 for _played in (PlayedRisk, PlayedChannel):

@@ -300,6 +300,28 @@ async def test_a_callback_that_stands_stays_open_and_its_payment_is_asked_about(
     await payment.bring_to_rest()
 
 
+async def test_a_callback_about_a_refund_that_stands_makes_the_refund_be_asked_about(
+    payment: PaymentKit,
+) -> None:
+    case = await new_case(payment, "quick_pay")
+    await paid(case)
+    payment.bank.takes_time = True
+    await case.give_back(payment.parts())
+    await payment.run_due(600)  # its own next question is ten minutes away
+    callback_id = await _question(payment, "CONTRADICTED", case.refund_id)
+    payment.bank.takes_time = False
+    payment.bank.finding, payment.bank.examined = "STANDS", case.refund_id
+    await payment.run_due(DUE_SECONDS + 1)
+    (found,) = await payment.exceptions(callback_id)
+    assert (found["state"], found["detail"]) == ("OPEN", "STANDS: asked")
+    refund = await payment.parts().refunds.find_refund(case.refund_id)
+    assert refund is not None
+    assert refund.state == "SUCCEEDED"
+    payment.bank.finding = "REFUTED"
+    await payment.bring_to_rest()
+    await payment.check_everything()
+
+
 async def test_facts_tell_of_exceptions_and_of_what_was_recovered(payment: PaymentKit) -> None:
     case = await new_case(payment, "quick_pay")
     payment.bank.is_mute = True
