@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from common.db.conflicts import settle_conflicts
 from common.db.pool import Pool
 from common.errors import (
     AmountOutOfRangeError,
@@ -97,6 +98,12 @@ async def _change(
 ) -> Account:
     if not is_id(request.account_id, "acc"):
         raise IdMalformedError(field="account_id")
+    return await settle_conflicts(lambda: _change_once(pool, store, request, verb, wanted))
+
+
+async def _change_once(
+    pool: Pool, store: AccountStore, request: ChangeRequest, verb: str, wanted: Mapping[str, Any]
+) -> Account:
     book = book_of(request.account_id)
     async with pool.transaction() as connection:
         account = await store.lock(connection, book, request.account_id)

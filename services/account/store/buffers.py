@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from common.db.conflicts import settle_conflicts
 from common.db.pool import Pool
 from common.db.types import Connection
 from services.account.domain.accounts import SUM_MINOR_MAX
@@ -36,6 +37,9 @@ class BufferStore:
 
         Below DRAIN_CREDITS_MAX, all that was committed when it began is posted.
         """
+        return await settle_conflicts(lambda: self._drain_once(book, account_id))
+
+    async def _drain_once(self, book: int, account_id: str) -> int:
         async with self._pool.transaction() as connection:
             await connection.execute(QUERIES["lock_buffer"], book, account_id)
             return await _move(connection, book, account_id)
