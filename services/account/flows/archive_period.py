@@ -6,12 +6,12 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
-from common.audit import add_audit
+from common.audit import add_audit, require_role
 from common.backoff import Backoff
 from common.context import CallContext
 from common.errors import StateConflictError, UnavailableError
 from services.account.domain.periods import Month, Period, PeriodState
-from services.account.flows.close_period import PeriodParts, audit_entry, with_balances
+from services.account.flows.close_period import ROLE, PeriodParts, audit_entry, with_balances
 from services.account.store.periods import PartitionBusyError
 
 _TRIES: Final = 20
@@ -26,7 +26,9 @@ async def archive_period(
     Raises:
         StateConflictError: it is not closed.
         UnavailableError: somebody reads its vouchers without a pause; nothing was done.
+        RoleMissingError: the caller is no accountant.
     """
+    require_role(call.principal, ROLE)
     for attempt in range(1, _TRIES + 1):
         try:
             period = await _archive(parts, month, call, at)

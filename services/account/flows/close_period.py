@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from common.audit import AuditEntry, add_audit
+from common.audit import AuditEntry, add_audit, require_role
 from common.context import CallContext
 from common.db.pool import Pool
 from common.db.types import Connection
@@ -43,7 +43,9 @@ async def close_period(parts: PeriodParts, month: Month, call: CallContext, at: 
     Raises:
         PeriodNotClosableError: a day of it is not closed, an earlier period is open, or its trial
             balance does not balance.
+        RoleMissingError: the caller is no accountant.
     """
+    require_role(call.principal, ROLE)
     if month.ends_year:
         await parts.vouchers.months.make([month.last])
     async with parts.pool.transaction() as connection:

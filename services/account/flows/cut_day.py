@@ -7,11 +7,17 @@ and running it again goes on with the rest.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import date
+from typing import Final
 
+import asyncpg
+
+from common.backoff import Backoff
 from common.db.pool import Pool
 from common.db.types import Connection
+from common.errors import Outcome, Retry, UnavailableError
 from services.account.domain.days import Day
 from services.account.errors import BusinessDateNotLaterError
 from services.account.store.days import BusinessDayStore, DayStore
@@ -21,6 +27,11 @@ Tell = Callable[[Connection, int, date, date], Awaitable[None]]
 
 DrainAhead = Callable[[int], Awaitable[object]]
 """Drains a book's buffers before its date is locked, so that little is left to do while it is."""
+
+
+# Postings take milliseconds; one that hangs is ended by the server.
+_TRIES: Final = 8
+_POSTINGS: Final = Backoff(first_seconds=0.1, longest_seconds=2.0)
 
 
 async def open_book(
@@ -50,7 +61,21 @@ async def cut_book(
 
     Raises:
         BusinessDateNotLaterError: it would go back.
+        UnavailableError: postings hang, and the date could not be locked; it did not move.
     """
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return await _cut(pool, store, book, business_date, actor, tell)
+        except asyncpg.LockNotAvailableError:
+            await asyncio.sleep(_POSTINGS.pause(attempt))
+    raise UnavailableError(
+        target="business date", outcome=Outcome.NOT_EXECUTED, retry=Retry.AFTER_DELAY
+    )
+
+
+async def _cut(
+    pool: Pool, store: DayStore, book: int, business_date: date, actor: str, tell: Tell | None
+) -> tuple[date, date]:
     async with pool.transaction() as connection:
         previous = await store.lock(connection, book)
         if previous is None:

@@ -19,6 +19,10 @@ DAY_QUERIES: Final = load_queries("services.account", "day_queries.sql")
 
 # A round of the closer proves these together, in one snapshot.
 _UNCLOSED_MAX: Final = 400
+# Postings share the lock of the date's row, and whoever may share it does not queue: with several
+# processes at work there is always one that holds it, and a cut would wait for ever. For the
+# table's lock all queue. So that a posting that hangs does not hold up all others, the cut gives up.
+_QUEUE_UP: Final = "SET LOCAL lock_timeout = '1s'; LOCK TABLE business_dates IN EXCLUSIVE MODE"
 # Buffers are drained before a cut, so few have anything left.
 _BUFFERS_AT_ONCE: Final = 1000
 
@@ -63,7 +67,12 @@ class DayStore:
         await connection.execute(QUERIES["insert_business_date"], book, business_date, actor)
 
     async def lock(self, connection: Connection, book: int) -> date | None:
-        """Read the business date; no posting of the book is under way until the commit."""
+        """Read the business date; no posting of the book is under way until the commit.
+
+        Raises:
+            asyncpg.LockNotAvailableError: a posting took too long; others were kept waiting behind.
+        """
+        await connection.execute(_QUEUE_UP)
         return _date(await connection.fetchval(QUERIES["lock_business_date"], book))
 
     async def drain(self, connection: Connection, book: int) -> int:

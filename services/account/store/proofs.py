@@ -32,6 +32,12 @@ PROOF_QUERIES: Final = load_queries("services.account", "proof_queries.sql")
 # analysed must not be looked up one by one.
 _SESSION: Final = "SET LOCAL statement_timeout = 0"
 _SUMS_SESSION: Final = "SET LOCAL enable_nestloop = off"
+# In the order in which months are made and moved: otherwise whoever does that and a proof wait for
+# each other.
+_SHARE_TABLES: Final = (
+    "LOCK TABLE vouchers, archived_vouchers, voucher_lines, archived_voucher_lines"
+    " IN ACCESS SHARE MODE"
+)
 _DIFFERENCES_MAX: Final = 10_000
 
 
@@ -69,6 +75,7 @@ class Snapshot:
 
     async def compare_days(self, days: Sequence[BusinessDay] | None) -> list[DayDifference]:
         """Return subjects whose sums of a day differ, of some days or (None) of all."""
+        await self._connection.execute(_SHARE_TABLES)
         await self._connection.execute(_SUMS_SESSION)
         rows = await self._connection.fetch(
             PROOF_QUERIES["compare_days"],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 
 from common.clock import SystemClock
 from common.events.outbox import Outbox
@@ -17,24 +16,18 @@ from services.account.domain.days import Day, DayReport
 from services.account.domain.proofs import Occasion, Proof
 from services.account.domain.transfers import Transfer, TransferKind, TransferResult
 from services.account.events import DayTeller
-from services.account.flows.close_day import DayCloser, make_vouchers_up_to
-from services.account.flows.cut_day import cut_day
+from services.account.flows.close_day import DayCloser, TellClosed, make_vouchers_up_to
+from services.account.flows.cut_day import cut_day, open_book
 from services.account.flows.prove_books import Prover
 from services.account.store.charts import ChartStore
 from services.account.store.days import BusinessDayStore
 from services.account.store.proofs import ProofStore
 from services.account.store.vouchers import VoucherStore
-from tests.integration.account.conftest import (
-    LedgerKit,
-    close_kit,
-    open_kit,
-    prepare_ledger_schema,
-)
+from tests.integration.account.conftest import LedgerKit, close_kit, open_kit
 
 CLOCK = SystemClock()
 IDS = IdFactory(CLOCK)
 FIRST_DAY = date(1998, 1, 30)
-NewDatabase = Callable[[], Awaitable[str]]
 
 
 @dataclass
@@ -52,17 +45,25 @@ class InnerBooks:
         self.vouchers = VoucherStore(pool)
         self.teller = DayTeller(Outbox(), CLOCK)
         self.prover = Prover(pool, self.proofs, IDS, self.teller.tell_broken)
-        self.closer = DayCloser(
-            pool,
+        self.closer = self.new_closer()
+
+    def new_closer(self, tell_closed: TellClosed | None = None) -> DayCloser:
+        """A closer of days, as each process has one."""
+        return DayCloser(
+            self.pool,
             self.kit.days,
             self.days,
             self.prover,
             CLOCK,
-            make_up_to=partial(make_vouchers_up_to, pool, self.vouchers),
+            make_up_to=self.make_up_to,
             tell_cut=_say_nothing,
-            tell_closed=self.teller.tell_closed,
+            tell_closed=tell_closed or self.teller.tell_closed,
             tell_broken=self.teller.tell_broken,
         )
+
+    async def make_up_to(self, book: int, written_in: int) -> bool:
+        """Make vouchers up to a transaction; whether that was possible."""
+        return await make_vouchers_up_to(self.pool, self.vouchers, book, written_in)
 
     async def open(self, **kinds: str) -> None:
         """Open accounts in USD: name → kind."""
@@ -123,14 +124,30 @@ async def _say_nothing(*_: object) -> None:
     """Tell nobody."""
 
 
+_EMPTIED = (
+    "accounts, account_changes, transfers, holds, resolutions, entries, buffered_credits,"
+    " business_dates, business_date_changes, business_days, business_day_changes, proofs, periods,"
+    " period_balances, voucher_cursors, voucher_reversals, voucher_numbers, subject_balances,"
+    " outbox"
+)
+_MONTHS = """
+SELECT i.inhrelid::regclass::text
+FROM pg_inherits i
+WHERE i.inhparent IN ('vouchers'::regclass, 'voucher_lines'::regclass,
+                      'archived_vouchers'::regclass, 'archived_voucher_lines'::regclass)
+"""
+
+
 @asynccontextmanager
-async def open_inner_books(
-    new_database: NewDatabase, first_day: date = FIRST_DAY
-) -> AsyncIterator[InnerBooks]:
-    """Books of their own, with the chart and the accounts that tests move money between."""
-    url = await prepare_ledger_schema(await new_database(), first_day)
+async def open_inner_books(url: str, first_day: date = FIRST_DAY) -> AsyncIterator[InnerBooks]:
+    """Empty books with the chart and the accounts that tests move money between."""
     kit = await open_kit(url)
     try:
+        async with kit.pool.transaction() as connection:
+            await connection.execute(f"TRUNCATE {_EMPTIED}")
+            for row in await connection.fetch(_MONTHS):
+                await connection.execute(f"DROP TABLE {row[0]}")
+        await open_book(kit.pool, kit.days, 0, first_day, "test")
         books = InnerBooks(kit)
         await ChartStore(kit.pool).put(read_chart())
         await books.open(

@@ -24,7 +24,6 @@ from tests.integration.account.inner_books import (
     FIRST_DAY,
     IDS,
     InnerBooks,
-    NewDatabase,
     open_inner_books,
 )
 
@@ -35,9 +34,9 @@ JANUARY, FEBRUARY = Month(1998, 1), Month(1998, 2)
 
 
 @pytest.fixture
-async def books(new_database: NewDatabase) -> AsyncIterator[InnerBooks]:
-    """Books of this test alone; the first day is the 30th of January 1998."""
-    async with open_inner_books(new_database) as opened:
+async def books(ledger_url: str) -> AsyncIterator[InnerBooks]:
+    """Empty books; the first day is the 30th of January 1998."""
+    async with open_inner_books(ledger_url) as opened:
         yield opened
 
 
@@ -177,8 +176,8 @@ async def test_a_voucher_that_is_being_written_is_in_the_period_or_refused(
     assert {one.subject_code: one.closing_minor for one in period.balances}["6602"] == 5
 
 
-async def test_closing_the_year_carries_profit_and_loss_forward(new_database: NewDatabase) -> None:
-    async with open_inner_books(new_database, date(1998, 12, 30)) as books:
+async def test_closing_the_year_carries_profit_and_loss_forward(ledger_url: str) -> None:
+    async with open_inner_books(ledger_url, date(1998, 12, 30)) as books:
         parts = PeriodParts(
             books.pool, PeriodStore(books.pool), books.vouchers, read_chart().profit_subject
         )
