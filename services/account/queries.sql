@@ -114,15 +114,19 @@ WITH kept AS (
         $33::text[], $34::bigint[], $35::text[], $36::boolean[], $37::bigint[], $38::bigint[],
         $39::bigint[]
     ) AS e
+), sums AS MATERIALIZED (
+    -- Apart, so that each account is found by its key, also while nothing is known of the table.
+    SELECT $1::smallint AS book, f.*
+    FROM unnest(
+        $40::text[], $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
+    ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
 ), folded AS (
     UPDATE accounts a
     SET debits_posted_minor = f.debits_posted, credits_posted_minor = f.credits_posted,
         debits_pending_minor = f.debits_pending, credits_pending_minor = f.credits_pending,
         version = f.version, updated_at = $2
-    FROM unnest(
-        $40::text[], $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
-    ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
-    WHERE a.book = $1 AND a.id = f.id
+    FROM sums f
+    WHERE a.book = f.book AND a.id = f.id
 )
 SELECT count(*) FROM kept;
 
@@ -146,11 +150,14 @@ WITH opened AS (
         $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
         $10::bigint[], $11::timestamptz[]
     ) AS h
+), parts AS MATERIALIZED (
+    SELECT $1::smallint AS book, c.*
+    FROM unnest($12::text[], $13::bigint[], $14::bigint[]) AS c (id, held_minor, posted_minor)
 ), lessened AS (
     UPDATE holds h
     SET held_minor = c.held_minor, posted_minor = c.posted_minor
-    FROM unnest($12::text[], $13::bigint[], $14::bigint[]) AS c (id, held_minor, posted_minor)
-    WHERE h.book = $1 AND h.id = c.id
+    FROM parts c
+    WHERE h.book = c.book AND h.id = c.id
 ), ended AS (
     DELETE FROM holds WHERE book = $1 AND id = ANY($15::text[])
 )
