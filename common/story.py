@@ -54,6 +54,7 @@ _RANKS: Final = {
             "channel_call",
             "webhook",
             "posting",
+            "voucher",
             "state",
             "exception",
             "event",

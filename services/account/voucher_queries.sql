@@ -95,7 +95,8 @@ SELECT t.written_in::text::bigint,
     extract(epoch FROM clock_timestamp() - t.booked_at)::double precision AS seconds
 FROM transfers AS t
 WHERE t.book = $1
-    AND t.written_in > (SELECT c.written_in FROM voucher_cursors AS c WHERE c.book = $1)
+    AND t.written_in > coalesce(
+        (SELECT c.written_in FROM voucher_cursors AS c WHERE c.book = $1), '0')
 ORDER BY t.written_in
 LIMIT 1;
 

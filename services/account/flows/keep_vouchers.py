@@ -2,9 +2,9 @@
 
 Transfers come first. A round gathers what was booked meanwhile, because its fixed cost is that of a
 few transactions; and while the ledger of this process is at work the maker rests four times as long
-as it works, which leaves it a fifth of a processor. It stops resting when vouchers are half a minute
-behind, so they never fall back further than that for long. With nothing to do it looks ever more
-rarely, until the ledger books something; what other processes book is seen by looking. How far
+as it works, which leaves it a fifth of a processor. It stops resting when vouchers are half a
+minute behind, so they never fall back further than that for long. With nothing to do it looks ever
+more rarely, until the ledger books something; what other processes book is seen by looking. How far
 vouchers are behind is a metric.
 """
 

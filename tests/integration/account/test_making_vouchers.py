@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 
@@ -21,7 +21,13 @@ from services.account.flows.make_vouchers import make_vouchers
 from services.account.store.charts import ChartStore
 from services.account.store.vouchers import VoucherStore
 from tests.integration.account.books import IDS, Books, account, open_books
-from tests.integration.account.conftest import LedgerKit, NewKit
+from tests.integration.account.conftest import (
+    LedgerKit,
+    NewKit,
+    close_kit,
+    open_kit,
+    prepare_ledger_schema,
+)
 
 CHANNEL = ("channel_receivable", "alipay")
 TRANSIT = ("payment_transit", "platform")
@@ -340,6 +346,21 @@ async def test_the_maker_in_the_background_sees_what_its_process_and_others_book
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_the_maker_in_the_background_begins_with_the_first_transfer_of_a_book(
+    new_database: Callable[[], Awaitable[str]],
+) -> None:
+    kit = await open_kit(await prepare_ledger_schema(await new_database()))
+    books = await open_books(kit)
+    await books.open(CHANNEL, TRANSIT)
+    await books.book(books.transfer(CHANNEL, TRANSIT, 1))
+    maker = VoucherMaker(kit.pool, books.vouchers, kit.days, kit.ledger.booked, SystemClock())
+    try:
+        await until(maker.make_round)
+        assert len(await _vouchers(books)) == 1
+    finally:
+        await close_kit(kit)
 
 
 async def test_the_latest_version_of_a_rule_makes_vouchers_from_its_coming(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
 import hosted_services
 import pytest
 from hosted_services import HostedKit, calling, hosting, operator_call
-from ledger_rpc import LedgerRpc
+from ledger_rpc import LedgerRpc, service_call
 from paymesh.account.v1 import (
     VOUCHER_SOURCE_EVENT,
     VOUCHER_SOURCE_JOURNAL,
@@ -19,9 +19,11 @@ from paymesh.account.v1 import (
     VOUCHER_SOURCE_REVERSAL,
     AccountServiceStub,
     BookVoucherRequest,
+    CreateTransfersRequest,
     GeneralLedgerServiceStub,
     GetTrialBalanceRequest,
     GetVoucherRequest,
+    ListStoryRequest,
     ListSubjectsRequest,
     ListVouchersRequest,
     ReverseVoucherRequest,
@@ -157,6 +159,11 @@ class GeneralLedger:
         """Change rows as no caller could."""
         async with self.parts.pool.acquire() as connection:
             await connection.execute(query, *arguments)
+
+    async def forget_rules(self) -> None:
+        """Take the rules away that a test has added."""
+        await self.run("DELETE FROM accounting_rule_lines WHERE movement = 'test.move'")
+        await self.run("DELETE FROM accounting_rules WHERE movement = 'test.move'")
 
     async def hear(self, *events: NewEvent) -> None:
         """Hear of events."""
@@ -421,8 +428,7 @@ async def test_taking_a_journal_voucher_back_makes_it_anew_by_the_latest_rule(
             }
             voucher = replaced
     finally:
-        await books.run("DELETE FROM accounting_rule_lines WHERE movement = 'test.move'")
-        await books.run("DELETE FROM accounting_rules WHERE movement = 'test.move'")
+        await books.forget_rules()
     balances = await books.balances()
     assert {code: balance[3] for code, balance in balances.items()} == {
         "1122.01": 80,
@@ -576,3 +582,60 @@ async def _refusal(call: Awaitable[Any]) -> tuple[str, str]:
     with pytest.raises(RemoteError) as raised:
         await call
     return raised.value.remote_reason, raised.value.metadata.get("field", "")
+
+
+async def test_a_story_tells_its_vouchers_with_numbers_and_lines(books: GeneralLedger) -> None:
+    """Of the journal, of events, and what took them back; also found by a voucher's own id."""
+    await books.outer.open_cast()
+    story = books.kit.ids.new("biz")
+    call = replace(operator_call("operator", "accountant"), biz_trace_id=story)
+    moved = books.outer.move("in", amount=80)
+    request = CreateTransfersRequest(transfers=[moved, books.outer.move("hold", kind=2)])
+    service = replace(service_call(), biz_trace_id=story)
+    await books.call(lambda: books.outer.payment.CreateTransfers(request), service)
+    await books.make()
+    by_hand = await books.book(call)
+    back = await books.reverse(by_hand.id)
+    rent = f"{RENT} Dr 500 / {OWED} Cr 500"
+    on = books.today.isoformat()
+    told = {
+        f"vch_{moved.id[4:]}": "Movement without a rule of its own:"
+        f" no. 1 of {on}, 1122.01 Dr 80 / 2203.01 Cr 80",
+        by_hand.id: f"Rent of January: no. 2 of {on}, {rent}",
+        back.reversal.id: f"Rent of January: no. 3 of {on}, {OWED} Dr 500 / {RENT} Cr 500",
+    }
+    for wanted in (
+        ListStoryRequest(biz_trace_id=story),
+        ListStoryRequest(subject_id=by_hand.id),
+        ListStoryRequest(subject_id=f"vch_{moved.id[4:]}"),
+    ):
+        answer = await books.call(lambda r=wanted: books.outer.operator.ListStory(r))
+        assert answer.biz_trace_id == story
+        vouchers = [item for item in answer.items if item.kind == "voucher"]
+        assert {i.subject.removeprefix("voucher "): i.summary for i in vouchers} == told
+
+
+async def test_a_story_tells_what_stands_in_the_place_of_a_voucher(books: GeneralLedger) -> None:
+    await books.outer.open_cast()
+    story = books.kit.ids.new("biz")
+    moved = books.outer.move("in", amount=80)
+    request = CreateTransfersRequest(transfers=[moved])
+    service = replace(service_call(), biz_trace_id=story)
+    await books.call(lambda: books.outer.payment.CreateTransfers(request), service)
+    await books.make()
+    chart = read_chart()
+    await ChartStore(books.parts.pool).put(
+        replace(chart, rules=(*chart.rules, _with_memo("test.move", 1)))
+    )
+    try:
+        made = await books.reverse(f"vch_{moved.id[4:]}")
+    finally:
+        await books.forget_rules()
+    wanted = ListStoryRequest(biz_trace_id=story)
+    answer = await books.call(lambda: books.outer.operator.ListStory(wanted))
+    vouchers = [i.subject for i in answer.items if i.kind == "voucher"]
+    assert vouchers[0] == f"voucher vch_{moved.id[4:]}"
+    assert set(vouchers[1:]) == {
+        f"voucher {made.reversal.id}",
+        f"voucher {made.replacement.id}",
+    }
