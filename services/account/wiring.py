@@ -80,26 +80,8 @@ async def wire(kit: Kit) -> Service:
     first_day = settings.business_date_first or kit.clock.now().astimezone(zone).date()
     await ledger.prepare()
     await open_book(pool, days, BOOK_DEFAULT, first_day, "SERVICE:account")
-
     tokens = PageTokens(kit.settings.page_token_key.get_secret_value())
     inner_books = VoucherParts(pool, chart, VoucherStore(pool), RegisterStore(pool), BOOK_DEFAULT)
-    following: list[Background] = []
-    queues: list[Consumer] = []
-    if settings.inner_books:
-        await ChartStore(pool).put(chart)
-        maker = VoucherMaker(pool, inner_books.vouchers, days, ledger.booked, kit.clock)
-        consumer = Consumer(
-            pool=pool,
-            broker=kit.broker,
-            queue="account.vouchers",
-            bindings=VOUCHER_BINDINGS,
-            handler=VoucherListener(inner_books).handle,
-        )
-        following = [
-            Background("account vouchers of the journal", maker.run),
-            Background("account vouchers of events", consumer.run),
-        ]
-        queues = [consumer]
 
     async def drain(account_id: str) -> None:
         await drain_account(buffers, book_of(account_id), account_id)
@@ -122,13 +104,17 @@ async def wire(kit: Kit) -> Service:
             vouchers=VoucherServicerParts(inner_books, days, tokens, kit.clock), days=day_parts
         )
     )
+    requests = _hear_vouchers(kit, inner_books)
+    inner_work: list[Background] = []
     if settings.inner_books:
-        following += [
+        await ChartStore(pool).put(chart)
+        maker = VoucherMaker(pool, inner_books.vouchers, days, ledger.booked, kit.clock)
+        prove = partial(day_parts.prover.run, settings.proof_interval_seconds)
+        inner_work = [
+            Background("account vouchers of the journal", maker.run),
+            Background("account vouchers of events", requests.run),
             Background("account close of days", day_parts.closer.run),
-            Background(
-                "account proof",
-                partial(day_parts.prover.run, settings.proof_interval_seconds),
-            ),
+            Background("account proof", prove),
         ]
 
     async def expire() -> None:
@@ -165,10 +151,21 @@ async def wire(kit: Kit) -> Service:
             Background("account expiry of holds", expire),
             Background("account drain of buffers", keep_draining, flush=drain_all),
             Background("account partitions", make_partitions),
-            *following,
+            *inner_work,
         ],
-        declare=[queue.declare for queue in queues],
+        declare=[requests.declare] if settings.inner_books else [],
         close=ledger.drain,
+    )
+
+
+def _hear_vouchers(kit: Kit, inner_books: VoucherParts) -> Consumer:
+    """Build what makes vouchers of other services' events."""
+    return Consumer(
+        pool=inner_books.pool,
+        broker=kit.broker,
+        queue="account.vouchers",
+        bindings=VOUCHER_BINDINGS,
+        handler=VoucherListener(inner_books).handle,
     )
 
 
