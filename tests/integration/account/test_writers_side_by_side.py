@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+import asyncpg
 import pytest
 
 from common.clock import SystemClock
+from common.db.types import Connection
 from common.errors import VersionConflictError
 from common.ids import IdFactory, derive
 from services.account.config import AccountSettings
@@ -45,6 +48,7 @@ _KINDS = {
     "D": "merchant_receivable",
     "U": "unclaimed",
 }
+_LOCK = "SELECT FROM accounts WHERE book = 0 AND id = $1 FOR NO KEY UPDATE"
 _WRITERS = 4
 _CALLERS = 6
 """Callers of each writer."""
@@ -264,10 +268,9 @@ async def test_standing_between_two_batches_in_a_deadlock_is_tried_again(
         ]
     )
     request = ChangeRequest(shop.id, ids.new("req"), shop.version, "asked for", "OPERATOR:jane")
-    lock = "SELECT FROM accounts WHERE book = 0 AND id = $1 FOR NO KEY UPDATE"
     async with kit.pool.acquire() as one, kit.pool.acquire() as other:
         await one.execute("BEGIN")
-        await one.execute(lock, shop.id)
+        await one.execute(_LOCK, shop.id)
         work: asyncio.Task[object] = asyncio.create_task(
             set_account_status(kit.pool, kit.accounts, request, AccountStatus.DEBIT_FROZEN)
             if what == "change"
@@ -275,14 +278,19 @@ async def test_standing_between_two_batches_in_a_deadlock_is_tried_again(
         )
         await _until_blocked(kit, 1)
         await other.execute("BEGIN")
-        await other.execute(lock, payer.id)
-        last = asyncio.create_task(other.execute(lock, shop.id))
+        await other.execute(_LOCK, payer.id)
+        crosswise = asyncio.create_task(_lock_and_leave(other, shop.id))
         await _until_blocked(kit, 2)
-        await one.execute(lock, payer.id)
-        await one.execute("ROLLBACK")
-        await last
-        await other.execute("ROLLBACK")
+        # With whoever stood between gone, the two are still in each other's way.
+        await asyncio.gather(_lock_and_leave(one, payer.id), crosswise)
     await work
+
+
+async def _lock_and_leave(connection: Connection, account_id: str) -> None:
+    """Lock an account, or hear that it ends in a deadlock; leave everything either way."""
+    with suppress(asyncpg.DeadlockDetectedError):
+        await connection.execute(_LOCK, account_id)
+    await connection.execute("ROLLBACK")
 
 
 async def _until_blocked(kit: LedgerKit, sessions: int) -> None:
