@@ -102,7 +102,8 @@ class PaymentSide:
 
     def change(self, before: Payment, *path: PaymentState, **others: Any) -> Change:
         """A payment's way through states."""
-        fields = {name: others.pop(name) for name in ("channel", "attempt") if name in others}
+        own = ("channel", "attempt", "way_out", "late_returns")
+        fields = {name: others.pop(name) for name in own if name in others}
         after = before.moved(*path, **fields) if path else replace(before, **fields)
         if not path:
             after = replace(after, version=before.version + 1)

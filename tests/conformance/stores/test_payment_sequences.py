@@ -136,7 +136,9 @@ class Actor:
             after = before.resolved("done", now)
         else:
             return None
-        move = self.payments.move(before, after, hastens_payment=choice % 2 == 0)
+        move = self.payments.move(
+            before, after, hastens=before.payment_id if choice % 2 == 0 else ""
+        )
         return await self.payments.exceptions.save_exception(move)
 
     async def _hasten(self, number: int) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from common.audit import find_break
 from common.ids import channel_reference
 from services.payment.domain.exceptions import Action, ExceptionKind, ExceptionState
-from services.payment.domain.payments import Failure, NextAction, Payment, Refund
+from services.payment.domain.payments import Failure, NextAction, Payment, Refund, WayOut
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.store.exceptions import ExceptionPage
 from services.payment.store.rows import ADVANCE_PAYMENT
@@ -84,6 +84,26 @@ async def test_a_change_wins_only_from_the_version_that_was_read(payments: Payme
     assert jobs == {before.id: "CANCELLED", other.id: "OPEN"}
     moves = [row["to_state"] for row in rows["history"] if row["id"] == before.id]
     assert moves == ["PENDING", "RECEIVED", "SUCCEEDED"]
+
+
+async def test_a_return_keeps_its_way_out_and_counts_what_comes_late(payments: PaymentSide) -> None:
+    """Late news finds its job, though the payment had ended before."""
+    before = await written(payments)
+    for path, changes in (
+        ((P.RECEIVED, P.RETURNING), {}),
+        ((), {"way_out": WayOut.UNCLAIM}),
+        ((P.UNCLAIMED,), {}),
+        ((P.RETURNED,), {"next_question_at": START + timedelta(hours=1)}),
+        ((), {"late_returns": 1}),
+    ):
+        change = payments.change(before, *path, **changes)  # type: ignore[arg-type]
+        assert await payments.payments.save_changes([change]) == [True]
+        before = await found(payments)
+    assert (before.state, before.way_out, before.late_returns) == (P.RETURNED, WayOut.UNCLAIM, 1)
+    rows = await payments.side.dump()
+    assert {row["state"] for row in rows["jobs"]} == {"CANCELLED", "OPEN"}
+    (fact,) = await payments.reading.list_rows("list_payment_facts", "", 10)
+    assert (fact["way_out"], fact["late_returns"]) == ("UNCLAIM", 1)
 
 
 @pytest.mark.parametrize("others", [0, 30])
@@ -228,7 +248,7 @@ async def test_a_person_moves_an_exception_from_what_it_was(
         ExceptionState.APPROVED, START, checker="OPERATOR:b", checker_reason="c"
     )
     assert await payments.exceptions.save_exception(
-        payments.move(proposed, approved, hastens_payment=True)
+        payments.move(proposed, approved, hastens=proposed.payment_id)
     )
     rows = await side.dump()
     assert [row["position"] for row in rows["audit"]] == [1, 2]
