@@ -8,7 +8,12 @@ from typing import Any, Final
 
 import orjson
 from google.protobuf.message import DecodeError
-from paymesh.payment.v1 import PaymentFailed
+from paymesh.payment.v1 import (
+    PaymentConflicted,
+    PaymentFailed,
+    PaymentReturned,
+    PaymentUnclaimed,
+)
 from paymesh.trade.v1 import (
     OrderClosed,
     OrderCompleted,
@@ -46,6 +51,9 @@ _SOURCES: Final = {
     "trade.refund.failed.v1": _Source(RefundFailed, "refund", "refund.failed"),
     "trade.refund.waiting.v1": _Source(RefundWaiting, "refund", "refund.waiting"),
     "payment.payment.failed.v1": _Source(PaymentFailed, "payment", "payment.failed"),
+    "payment.payment.conflicted.v1": _Source(PaymentConflicted, "payment", "payment.conflicted"),
+    "payment.payment.returned.v1": _Source(PaymentReturned, "payment", "payment.returned"),
+    "payment.payment.unclaimed.v1": _Source(PaymentUnclaimed, "payment", "payment.unclaimed"),
 }
 
 BINDINGS: Final = tuple(_SOURCES)

@@ -9,9 +9,11 @@ from paymesh.channel.v1 import CallbackQuestioned, ChannelRefundChanged, ChargeC
 from paymesh.payment.v1 import (
     ExceptionOpened,
     ExceptionResolved,
+    PaymentConflicted,
     PaymentFailed,
     PaymentReturned,
     PaymentSucceeded,
+    PaymentUnclaimed,
     RefundFailed,
     RefundSucceeded,
     RefundWaiting,
@@ -68,6 +70,18 @@ def payment_returned(payment: Payment, call: CallContext, at: datetime) -> NewEv
     return _payment_event(
         "payment.payment.returned.v1", payment, body.SerializeToString(), call, at
     )
+
+
+def payment_conflicted(payment: Payment, call: CallContext, at: datetime) -> NewEvent:
+    """`payment.payment.conflicted.v1`."""
+    body = PaymentConflicted(payment=payment_to_proto(payment, at)).SerializeToString()
+    return _payment_event("payment.payment.conflicted.v1", payment, body, call, at)
+
+
+def payment_unclaimed(payment: Payment, call: CallContext, at: datetime) -> NewEvent:
+    """`payment.payment.unclaimed.v1`."""
+    body = PaymentUnclaimed(payment=payment_to_proto(payment, at)).SerializeToString()
+    return _payment_event("payment.payment.unclaimed.v1", payment, body, call, at)
 
 
 def refund_succeeded(refund: Refund, call: CallContext, at: datetime) -> NewEvent:

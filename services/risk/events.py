@@ -17,6 +17,7 @@ BINDINGS: Final = (
     _SUCCEEDED,
     "payment.payment.failed.v1",
     "payment.payment.returned.v1",
+    "payment.payment.unclaimed.v1",
 )
 """Routing keys that risk hears; the aggregate is the payment, whose id is the action's."""
 

@@ -11,7 +11,13 @@ from services.cli.demo.webhooks import Heard
 
 _BY_ORDER: Final = {"COMPLETED": "order.completed", "CLOSED": "order.closed"}
 _BY_REFUND: Final = {"COMPLETED": "refund.completed", "FAILED": "refund.failed"}
-_BY_PAYMENT: Final = {"FAILED": "payment.failed", "CLOSED": "payment.failed"}
+_BY_PAYMENT: Final = {
+    "FAILED": "payment.failed",
+    "CLOSED": "payment.failed",
+    "CONFLICTED": "payment.conflicted",
+    "RETURNED": "payment.returned",
+    "UNCLAIMED": "payment.unclaimed",
+}
 
 
 def webhooks_owed(

@@ -14,7 +14,7 @@ from services.payment.domain.payments import ChargeNews, Failure, NextAction, Pa
 from services.payment.domain.plans import Collection, Plan
 from services.payment.domain.postings import conflict_chain, receive_chain
 from services.payment.domain.states import PAYMENT_MOVES, PAYMENT_OPEN, PaymentState
-from services.payment.events import payment_failed
+from services.payment.events import payment_conflicted, payment_failed
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, reporting_refusals, save
 from services.payment.flows.settle_payment import settle
@@ -215,6 +215,7 @@ async def _conflict(parts: Parts, payment: Payment, news: ChargeNews) -> Payment
     await parts.peers.open_platform_accounts(payment, currency)
     await book(parts, conflict_chain(after, AccountNames(after, currency)), currency, "conflict")
     now = parts.clock.now()
+    call = call_of(payment)
     asked = payment.amount
     is_same = currency == asked.currency_code
     words = (
@@ -236,8 +237,9 @@ async def _conflict(parts: Parts, payment: Payment, news: ChargeNews) -> Payment
         after,
         (PaymentState.CONFLICTED,),
         words,
-        call_of(payment),
+        call,
         now,
+        (payment_conflicted(after, call, now),),
         opens=(exception,),
     )
     saved = await save(parts, change)

@@ -18,7 +18,7 @@ from services.payment.domain.postings import (
     unclaim_chain,
 )
 from services.payment.domain.states import PAYMENT_OVER, PaymentState
-from services.payment.events import payment_returned
+from services.payment.events import payment_returned, payment_unclaimed
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import (
     book,
@@ -124,6 +124,7 @@ async def _book_way_out(parts: Parts, payment: Payment) -> Payment:
     booked = await book(parts, chain, currency, step)
     now = parts.clock.now()
     call = call_of(payment)
+    tell = payment_returned if is_back else payment_unclaimed
     end = PaymentState.RETURNED if is_back else PaymentState.UNCLAIMED
     after = payment.moved(end, business_date=booked.business_date)
     change = Change(
@@ -133,7 +134,7 @@ async def _book_way_out(parts: Parts, payment: Payment) -> Payment:
         "back with the payer" if is_back else "kept for the payer",
         call,
         now,
-        (payment_returned(after, call, now),) if is_back else (),
+        (tell(after, call, now),),
         # Another attempt may still be on its way at the channel: it is asked about once more.
         next_question_at=parts.first_question_at(now) if payment.return_attempt > 1 else None,
     )

@@ -11,7 +11,12 @@ from flow_scenarios import RECEIVED, RETURNED, given_back, lost
 from overtaking import Overtaken
 from payment_kit import Crash, Fault, PaymentKit
 from paymesh.payment.v1 import EXCEPTION_STATE_RESOLVED
-from return_cases import channel_returns, is_back_by_another_attempt, is_kept
+from return_cases import (
+    channel_returns,
+    is_back_by_another_attempt,
+    is_kept,
+    other_money_is_kept,
+)
 
 from common.errors import PaymeshError
 
@@ -94,6 +99,16 @@ async def test_what_comes_back_after_its_end_is_told_each_time(
     assert one.state == EXCEPTION_STATE_RESOLVED
     await payment.bring_to_rest()
     await payment.check_everything()
+
+
+async def test_each_end_of_other_money_is_told_once(payment: PaymentKit) -> None:
+    case = await new_case(payment, "quick_pay")
+    await other_money_is_kept(case)
+    await channel_returns(1)(case)
+    await payment.bring_to_rest()
+    for end in ("conflicted", "unclaimed", "returned"):
+        told = await payment.kit.events("payment", f"payment.payment.{end}.v1")
+        assert [one.aggregate_id for one in told].count(case.payment_id) == 1, end
 
 
 async def test_an_attempt_that_was_under_way_is_asked_about_after_another_brought_it_back(

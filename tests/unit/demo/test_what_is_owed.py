@@ -17,7 +17,7 @@ def _fact(key: str, **values: str) -> Fact:
 def test_every_end_is_owed_and_nothing_else() -> None:
     orders = ("COMPLETED", "CLOSED", "CREATED", "PAID")
     refunds = ("COMPLETED", "FAILED", "WAITING_FUNDS")
-    payments = ("FAILED", "CLOSED", "SUCCEEDED", "RETURNED")
+    payments = ("FAILED", "CLOSED", "SUCCEEDED", "CONFLICTED", "RETURNED", "UNCLAIMED", "UNKNOWN")
     owed = webhooks_owed(
         [_fact(f"trd_{state}", state=state) for state in orders],
         [_fact(f"rfd_{state}", state=state) for state in refunds],
@@ -31,6 +31,9 @@ def test_every_end_is_owed_and_nothing_else() -> None:
         ("refund.failed", "rfd_FAILED"),
         ("payment.failed", "pay_FAILED"),
         ("payment.failed", "pay_CLOSED"),
+        ("payment.conflicted", "pay_CONFLICTED"),
+        ("payment.returned", "pay_RETURNED"),
+        ("payment.unclaimed", "pay_UNCLAIMED"),
     }
 
 

@@ -8,15 +8,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
-from paymesh.payment.v1 import Payment, PaymentFailed
+from paymesh.payment.v1 import (
+    Payment,
+    PaymentConflicted,
+    PaymentFailed,
+    PaymentReturned,
+    PaymentUnclaimed,
+)
 from paymesh.trade.v1 import Order, OrderState, Refund, RefundCompleted
 
 from common.context import ActorType, Mode, Principal
 from common.events.event import Event
 from services.notify.convert import render
+from services.notify.domain.deliveries import WEBHOOK_TYPES
 from services.notify.events import webhook_of
 
 _NEVER_SENT = {("state", "UNSPECIFIED"), ("return_policy", "UNSPECIFIED")}
@@ -117,6 +125,25 @@ def test_telling_of_a_payment_goes_to_its_merchant_under_one_id() -> None:
     assert first == again
     assert (first.owner.merchant_id, first.type) == ("mer_2", "payment.failed")
     assert '"decline_code":"CARD_EXPIRED"' in first.body
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("conflicted", PaymentConflicted),
+        ("returned", PaymentReturned),
+        ("unclaimed", PaymentUnclaimed),
+    ],
+)
+def test_merchants_hear_what_became_of_money_that_paid_nothing(end: str, message: Any) -> None:
+    payment = Payment(id="pay_1", merchant_id="mer_2", order_id="trd_1")
+    payment.received.currency_code, payment.received.amount_minor = "EUR", 900
+    body = message(payment=payment).SerializeToString()
+    webhook = webhook_of(_event(f"payment.payment.{end}.v1", body))
+    assert webhook is not None
+    assert (webhook.owner.merchant_id, webhook.type) == ("mer_2", f"payment.{end}")
+    assert webhook.type in WEBHOOK_TYPES
+    assert '"received":{"currency_code":"EUR","amount_minor":900}' in webhook.body
 
 
 def test_other_events_become_no_webhook() -> None:
