@@ -320,22 +320,6 @@ FROM account_changes
 WHERE book = $1 AND account_id = $2
 ORDER BY version;
 
--- name: list_entries
--- A page of one account's statement: the lines after a version, oldest first.
-SELECT e.account_id, e.version, e.transfer_id, e.is_debit, e.amount_minor, e.debits_posted_minor,
-       e.credits_posted_minor, e.business_date, e.booked_at, t.movement, t.reference_id,
-       t.biz_trace_id
-FROM (
-    SELECT book, account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
-           credits_posted_minor, business_date, booked_at
-    FROM entries
-    WHERE book = $1 AND account_id = $2 AND version > $3
-    ORDER BY version
-    LIMIT $4
-) e
-JOIN transfers t ON t.book = e.book AND t.id = e.transfer_id
-ORDER BY e.version;
-
 -- name: list_transfers_by_id
 -- The journal in the order of ids after one, for facts.
 SELECT id, kind, debit_account_id, credit_account_id, currency_code, amount_minor, pending_id,

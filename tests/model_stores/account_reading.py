@@ -1,18 +1,25 @@
-"""Questions to the books: statements, the journal, the trial balance, what does not fit."""
+"""Questions to the books: entries, the journal, the trial balance, what does not fit."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import date
 from typing import Final
 
 from tests.model_stores.account_tables import BOOK, TRANSFER
 from tests.model_stores.rows import Row, Shape, Values
-from tests.model_stores.statements import Rows
+from tests.model_stores.statements import Rows, StatementBook
+
+STATEMENTS: Final = StatementBook(
+    "services.account",
+    "statement_queries.sql",
+    not_modelled={"*": "finds by a few look-ups what PostgreSQL's tests compare with plain sums"},
+)
 
 _LINE: Final = Shape(
     "account_id version transfer_id is_debit amount_minor debits_posted_minor credits_posted_minor"
-    " business_date booked_at movement reference_id biz_trace_id"
+    " business_date booked_at appended_at counter_account_id movement reference_id value_on"
 )
 _SUMS: Final = Shape(
     "currency_code kind normal_side accounts debits_posted credits_posted debits_pending"
@@ -26,21 +33,30 @@ _STRAY: Final = Shape("id waiting")
 _BOOKS: Final = Shape("accounts entries")
 
 
-@BOOK.model
+@STATEMENTS.model
 def list_entries(
-    rows: Rows, book: int, account_id: str, after_version: int, limit: int
+    rows: Rows,
+    book: int,
+    account_id: str,
+    after_version: int,
+    last_version: int,
+    from_on: date,
+    to_on: date,
+    limit: int,
 ) -> list[Row]:
     entries = [
         row
         for row in rows["entries"].find(book=book, account_id=account_id)
-        if row["version"] > after_version
+        if after_version < row["version"] <= last_version
+        and from_on <= row["business_date"] <= to_on
     ]
-    page = sorted(entries, key=lambda row: row["version"])[:limit]
     lines = []
-    for entry in page:
+    for entry in sorted(entries, key=lambda row: row["version"])[:limit]:
         transfer = rows["transfers"].get(book, entry["transfer_id"])
         if transfer is not None:
-            lines.append(_LINE.row({**transfer, **entry}))
+            credited = transfer["redirected_to"] or transfer["credit_account_id"]
+            counter = credited if entry["is_debit"] else transfer["debit_account_id"]
+            lines.append(_LINE.row({**transfer, **entry, "counter_account_id": counter}))
     return lines
 
 

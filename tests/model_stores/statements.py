@@ -33,15 +33,23 @@ S = TypeVar("S", bound=Statement)
 
 
 class StatementBook:
-    """The models of one `queries.sql`: functions called as the statements are.
+    """The models of one file of statements: functions called as the statements are.
 
     Args:
         source: the package of the statements.
+        file: the file's name.
         not_modelled: patterns of names that nothing stands for, each with the reason.
     """
 
-    def __init__(self, source: str, *, not_modelled: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        file: str = "queries.sql",
+        *,
+        not_modelled: Mapping[str, str] | None = None,
+    ) -> None:
         self.source = source
+        self._file = file
         self.not_modelled: Final[dict[str, str]] = dict(not_modelled or {})
         self._functions: dict[str, Statement] = {}
 
@@ -55,7 +63,7 @@ class StatementBook:
 
     def by_text(self) -> dict[str, tuple[str, Statement]]:
         """Return the models by the text of their statement, each with its name."""
-        queries = load_queries(self.source)
+        queries = load_queries(self.source, self._file)
         return {
             queries[name]: (name, function)
             for name, function in self._functions.items()
@@ -64,7 +72,7 @@ class StatementBook:
 
     def misfits(self) -> list[str]:
         """Return statements that are neither modelled nor excused, and models of none."""
-        queries = load_queries(self.source)
+        queries = load_queries(self.source, self._file)
         return sorted(
             name
             for name in queries.keys() ^ self._functions.keys()

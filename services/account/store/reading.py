@@ -1,10 +1,9 @@
-"""Questions to the books: transfers, statements, the journal, sums, what does not fit."""
+"""Questions to the books as a whole: transfers, the journal, sums, what does not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 
 from common.db.pool import Pool
 from services.account.domain.transfers import Hold, StoredTransfer
@@ -23,24 +22,6 @@ _FINDINGS = (
 # The checks read whole tables and join them once: rows of a table that was never analysed must not
 # be looked up one by one. They may take as long as the tables are large.
 _AUDIT_SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL statement_timeout = 0"
-
-
-@dataclass(frozen=True, slots=True)
-class StatementLine:
-    """One entry as an account's statement shows it. Sums are those after it, in minor units."""
-
-    account_id: str
-    version: int
-    transfer_id: str
-    is_debit: bool
-    amount_minor: int
-    debits_posted_minor: int
-    credits_posted_minor: int
-    business_date: date
-    booked_at: datetime
-    movement: str
-    reference_id: str
-    biz_trace_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +65,6 @@ class ReadingStore:
                 QUERIES["read_transfers"], book, list(ids), min(ids), max(ids)
             )
         return {row["id"]: transfer_from(row) for row in rows}
-
-    async def list_entries(
-        self, book: int, account_id: str, *, after_version: int = 0, limit: int = 100
-    ) -> list[StatementLine]:
-        """Read a page of a statement, oldest first: the lines after a version of the account."""
-        async with self._pool.acquire() as connection:
-            rows = await connection.fetch(
-                QUERIES["list_entries"], book, account_id, after_version, limit
-            )
-        return [StatementLine(*row) for row in rows]
 
     @property
     def pool(self) -> Pool:

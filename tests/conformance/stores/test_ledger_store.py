@@ -23,6 +23,7 @@ from services.account.flows.change_account import (
 from services.account.flows.cut_day import cut_book
 from services.account.flows.drain_buffers import drain_buffers
 from services.account.flows.expire_holds import expire_holds
+from services.account.store.statements import StatementStore
 from tests.conformance.stores.ledger_cases import (
     ACCOUNTS,
     FIRST_DAY,
@@ -246,9 +247,13 @@ async def test_a_date_is_not_moved_when_telling_of_it_fails(ledger: LedgerSide) 
 async def test_reading_the_books_is_ordered_and_paged(ledger: LedgerSide) -> None:
     await ledger.ledger.post([ledger.move(n, "R", "A", n) for n in range(1, 8)])
     account = ledger.account_id("A")
-    first = await ledger.reading.list_entries(0, account, limit=3)
-    rest = await ledger.reading.list_entries(0, account, after_version=first[-1].version)
+    async with StatementStore(ledger.pool).view() as view:
+        first = await view.list_entries(account, after_version=0, last_version=1000, limit=3)
+        rest = await view.list_entries(
+            account, after_version=first[-1].version, last_version=1000, limit=100
+        )
     assert [line.amount_minor for line in (*first, *rest)] == list(range(1, 8))
+    assert {line.counter_account_id for line in rest} == {ledger.account_id("R")}
     assert rest[-1].credits_posted_minor == 28
     journal = await ledger.reading.list_transfers(0, limit=4)
     journal += await ledger.reading.list_transfers(0, after_id=journal[-1].transfer.id)

@@ -34,6 +34,7 @@ from services.account.store.accounts import AccountStore
 from services.account.store.buffers import BufferStore
 from services.account.store.days import DayStore
 from services.account.store.reading import ReadingStore
+from services.account.store.statements import StatementLine, StatementStore
 from tests.scenarios.account.language import BASE_DATE
 from tests.scenarios.account.memory import line_on
 
@@ -54,6 +55,13 @@ class LedgerKit:
     async def open(self, specs: list[AccountSpec]) -> list[Account]:
         """Open accounts."""
         return await open_accounts(self.pool, self.accounts, specs)
+
+    async def lines(self, account_id: str) -> list[StatementLine]:
+        """All entries of an account."""
+        async with StatementStore(self.pool).view() as view:
+            return await view.list_entries(
+                account_id, after_version=0, last_version=1 << 62, limit=1 << 20
+            )
 
     async def assert_books_fit(self) -> None:
         """Every invariant of the books, by the service's own check."""
@@ -210,8 +218,7 @@ class DatabaseBooks:
     async def entries(self, account_id: str) -> list[tuple[int, int, int]]:
         """The account's lines: version, change and balance on its normal side."""
         side = (await self.account(account_id)).normal_side
-        lines = await self._kit.reading.list_entries(0, account_id, limit=1000)
-        return [line_on(side, line) for line in lines]
+        return [line_on(side, line) for line in await self._kit.lines(account_id)]
 
     async def kept(self, ids: list[str]) -> set[str]:
         """The ids under which something is kept."""

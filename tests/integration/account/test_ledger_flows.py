@@ -250,7 +250,7 @@ async def test_advancing_the_date_while_posting_cuts_cleanly(
     done.set()
     await asyncio.gather(*posting)
     assert all(booked >= read for read, booked in dates)
-    lines = await first.reading.list_entries(0, user.id, limit=10_000)
+    lines = await first.lines(user.id)
     on = [line.business_date for line in lines]
     assert on == sorted(on), "an entry behind a newer date has an older one"
     assert [line.version for line in lines] == sorted({line.version for line in lines})
@@ -403,23 +403,6 @@ async def test_expiring_what_is_not_over_gives_back_nothing(
     early = expiry_of(Hold(hold.id, "default", "LIVE", "", "", "USD", 10, 0, SystemClock().now()))
     [result] = await kit.ledger.expire([early])
     assert (result.status, result.reason) == (TransferStatus.INVALID, "FIELD_INVALID")
-
-
-async def test_reading_a_statement_page_by_page_misses_no_line(
-    kit: LedgerKit, parties: tuple[Account, Account]
-) -> None:
-    await kit.ledger.post([_move(*parties, amount) for amount in range(1, 26)])
-    lines, after = [], 0
-    while page := await kit.reading.list_entries(0, parties[1].id, after_version=after, limit=10):
-        assert len(page) <= 10
-        lines += page
-        after = page[-1].version
-    assert [line.amount_minor for line in lines] == list(range(1, 26))
-    running = 0
-    for line in lines:
-        running += line.amount_minor
-        assert (line.is_debit, line.credits_posted_minor) == (False, running)
-        assert (line.movement, line.reference_id) == ("test.move", "ref")
 
 
 async def test_reading_a_story_and_the_trial_balance_finds_what_was_booked(kit: LedgerKit) -> None:

@@ -27,7 +27,7 @@ from services.account.domain.transfers import (
     TransferStatus,
     split_chains,
 )
-from services.account.store.reading import StatementLine
+from services.account.store.statements import StatementLine
 from tests.scenarios.account.language import BASE_DATE
 
 _KINDS = read_chart().kinds
