@@ -21,10 +21,10 @@ DAY_QUERIES: Final = load_queries("services.account", "day_queries.sql")
 _UNCLOSED_MAX: Final = 400
 # Postings share the lock of the date's row, and whoever may share it does not queue: with several
 # processes at work there is always one that holds it, and a cut would wait for ever. For the
-# table's lock all queue. So that a posting that hangs does not hold up all others, the cut gives up.
+# table's lock all queue. A posting that hangs must not hold up the others: the cut gives up.
 _QUEUE_UP: Final = "SET LOCAL lock_timeout = '1s'; LOCK TABLE business_dates IN EXCLUSIVE MODE"
-# Buffers are drained before a cut, so few have anything left.
-_BUFFERS_AT_ONCE: Final = 1000
+# All there are: buffers are drained before a cut, so few have anything left.
+_BUFFERS_MAX: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,9 @@ class DayStore:
     async def drain(self, connection: Connection, book: int) -> int:
         """Post what is left in the buffers of a locked book; return how many credits."""
         drained = 0
-        while rows := await connection.fetch(QUERIES["list_buffers"], book, _BUFFERS_AT_ONCE):
-            for row in rows:
-                await connection.execute(QUERIES["lock_buffer"], book, row["account_id"])
-                drained += await drain_locked(connection, book, row["account_id"])
+        for row in await connection.fetch(QUERIES["list_buffers"], book, _BUFFERS_MAX):
+            await connection.execute(QUERIES["lock_buffer"], book, row["account_id"])
+            drained += await drain_locked(connection, book, row["account_id"])
         return drained
 
     async def move(

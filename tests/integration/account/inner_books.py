@@ -147,6 +147,7 @@ async def open_inner_books(url: str, first_day: date = FIRST_DAY) -> AsyncIterat
             await connection.execute(f"TRUNCATE {_EMPTIED}")
             for row in await connection.fetch(_MONTHS):
                 await connection.execute(f"DROP TABLE {row[0]}")
+        await kit.ledger.prepare()
         await open_book(kit.pool, kit.days, 0, first_day, "test")
         books = InnerBooks(kit)
         await ChartStore(kit.pool).put(read_chart())

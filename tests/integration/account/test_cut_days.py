@@ -94,8 +94,10 @@ async def test_a_credit_in_a_buffer_is_entered_on_the_day_that_it_was_booked(
     assert (await books.day(FIRST_DAY)).day.state == DayState.CLOSED
 
 
-async def test_every_transfer_of_a_day_is_older_than_its_watermark(books: InnerBooks) -> None:
-    """The cut waits for a posting that is under way, and only then looks how far the day goes."""
+async def test_a_cut_waits_for_what_is_being_booked(books: InnerBooks) -> None:
+    """A posting that is under way is on the old day, with its watermark and its buffers."""
+    spec = AccountSpec(IDS.new("acc"), "till", "merchant_pending", "USD", is_buffered=True)
+    [till] = await books.kit.open([spec])
     connection = await books.pool.connect()
     try:
         await connection.execute("BEGIN")
@@ -104,6 +106,13 @@ async def test_every_transfer_of_a_day_is_older_than_its_watermark(books: InnerB
         _, waiting = await asyncio.wait({cutting}, timeout=0.2)
         assert waiting, "the day was cut though a posting was under way"
         written_in = await connection.fetchval("SELECT pg_current_xact_id()")
+        await connection.execute(
+            "INSERT INTO buffered_credits (book, business_date, amount_minor, booked_at,"
+            " account_id, transfer_id) VALUES (0, $1, 5, now(), $2, $3)",
+            FIRST_DAY,
+            till.id,
+            IDS.new("tfr"),
+        )
         await connection.execute("COMMIT")
     finally:
         await connection.close()
@@ -112,6 +121,7 @@ async def test_every_transfer_of_a_day_is_older_than_its_watermark(books: InnerB
     assert day.watermark is not None
     assert written_in < day.watermark
     assert (await books.day(NEXT_DAY)).day.begun_in > 0
+    assert await books.fetch("SELECT count(*) FROM buffered_credits") == 0
 
 
 async def test_cutting_while_many_post_puts_every_transfer_on_one_of_the_days(
