@@ -234,12 +234,23 @@ VERBS: Final[Mapping[str, Callable[..., Awaitable[int]]]] = {
 
 
 async def act(verb: str, name: str, roles: tuple[str, ...], mode: str, **asked: Any) -> int:
-    """Do one of the verbs as an operator; what is refused is said, and ends the program."""
+    """Do one of the verbs as an operator."""
+    return await perform(VERBS[verb], name, roles, mode, **asked)
+
+
+async def perform(
+    work: Callable[..., Awaitable[int]],
+    name: str,
+    roles: tuple[str, ...],
+    mode: str,
+    **asked: Any,
+) -> int:
+    """Do work as an operator; what is refused is said, and ends the program."""
     if mode.upper() not in Mode.__members__:
         sys.exit(f"paymesh: there is no mode {mode}; there are live, test and shadow")
     try:
         async with operate(name=name, roles=roles, mode=Mode(mode.upper())) as operator:
-            return await VERBS[verb](operator, Console(), **asked)
+            return await work(operator, Console(), **asked)
     except PaymeshError as error:
         sys.exit(f"paymesh: {error.message}")
     except grpc.aio.AioRpcError as error:

@@ -15,7 +15,7 @@ import typer
 from services.cli.exceptions import AsJson, AsName, InMode, login
 
 books_app = typer.Typer(
-    help="The inner books: cut, days, proof, trial-balance, register, periods, close, archive.",
+    help="The inner books: days and the proof, the register and vouchers, periods.",
     no_args_is_help=True,
 )
 

@@ -21,6 +21,7 @@ from common.embedded.valkey import ValkeyMissingError
 from services.cli.books import books_app
 from services.cli.demo.faults import KillError
 from services.cli.exceptions import exceptions_app
+from services.cli.vouchers import add_commands as add_voucher_commands
 
 app = typer.Typer(
     help="paymesh: a payment platform as a gRPC mesh.",
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(exceptions_app, name="exceptions")
 app.add_typer(books_app, name="books")
+add_voucher_commands(books_app)
 
 _SET_UP_ERRORS = (
     InstanceBusyError,

@@ -40,6 +40,7 @@ async def books(kit: LedgerKit) -> Books:
     """Empty inner books, with accounts to move money between."""
     books = await open_books(kit)
     await books.open(CHANNEL, TRANSIT, MERCHANT, FEE)
+    await kit.ledger.prepare()
     await books.empty()
     return books
 
