@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Final
 
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
+from common.ids import is_id
 
 _QUERIES: Final = load_queries("common.db")
 
@@ -35,6 +37,17 @@ class HistoryRow:
     """Why, in a few words or a code; no personal datum."""
     cause: str = ""
     """The request, event or job that made it happen."""
+
+
+def cause_of_request(request_id: str) -> str:
+    """Return what a row names as its cause, when the request that a caller numbered is it.
+
+    Callers make such numbers as they like (at the edge they are Idempotency-Keys) and may have put
+    anything into them; what is no id is named by its digest, as the edge's journal has it.
+    """
+    if is_id(request_id):
+        return request_id
+    return f"sha256:{hashlib.sha256(request_id.encode()).hexdigest()}"
 
 
 async def add_history(connection: Connection, rows: Sequence[HistoryRow]) -> None:

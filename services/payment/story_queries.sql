@@ -6,7 +6,8 @@
 SELECT at, kind, subject, summary, details FROM (
     SELECT created_at AS at, 'call' AS kind, 'payment ' || id AS subject,
         'CreatePayment' AS summary,
-        jsonb_build_object('actor', actor, 'request_id', request_id, 'order_id', order_id,
+        jsonb_build_object('actor', actor, 'order_id', order_id,
+            'idempotency_key_sha256', encode(sha256(convert_to(request_id, 'UTF8')), 'hex'),
             'merchant_id', merchant_id, 'product', product, 'form', form,
             'amount_minor', amount_minor::text, 'currency_code', currency_code) AS details
     FROM payments WHERE biz_trace_id = $1

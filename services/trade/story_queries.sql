@@ -4,7 +4,8 @@
 -- Orders and refunds as they were asked for, the fee that was agreed, and who won an order.
 SELECT at, kind, subject, summary, details FROM (
     SELECT created_at AS at, 'call' AS kind, 'order ' || id AS subject, 'CreateOrder' AS summary,
-        jsonb_build_object('actor', actor, 'request_id', request_id, 'merchant_id', merchant_id,
+        jsonb_build_object('actor', actor, 'merchant_id', merchant_id,
+            'idempotency_key_sha256', encode(sha256(convert_to(request_id, 'UTF8')), 'hex'),
             'merchant_order_no', merchant_order_no, 'mode', mode, 'type', type,
             'amount_minor', amount_minor::text, 'currency_code', currency_code) AS details
     FROM orders WHERE biz_trace_id = $1 AND biz_trace_id <> ''
@@ -19,7 +20,8 @@ SELECT at, kind, subject, summary, details FROM (
     WHERE biz_trace_id = $1 AND biz_trace_id <> '' AND noun = 'order' AND to_state = 'PAID'
     UNION ALL
     SELECT created_at, 'call', 'refund ' || id, 'CreateRefund',
-        jsonb_build_object('actor', actor, 'request_id', request_id, 'merchant_id', merchant_id,
+        jsonb_build_object('actor', actor, 'merchant_id', merchant_id,
+            'idempotency_key_sha256', encode(sha256(convert_to(request_id, 'UTF8')), 'hex'),
             'merchant_refund_no', merchant_refund_no, 'order_id', order_id,
             'payment_id', payment_id, 'amount_minor', amount_minor::text,
             'currency_code', currency_code)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +31,7 @@ KINDS = {
     "callback",
     "state",
     "posting",
+    "voucher",
     "event",
     "job",
     "webhook",
@@ -108,8 +112,24 @@ async def traced(platform: Platform) -> Traced:
         card_serial=serial,
         qr_content=payment["next_action"]["show_qr"]["content"],
         story=order["biz_trace_id"],
-        items=await tell_story(platform.operator, order["biz_trace_id"]),
+        items=await _whole_story(platform, order["biz_trace_id"]),
     )
+
+
+async def _whole_story(platform: Platform, story: str) -> Sequence[StoryItem]:
+    """Tell a story once the vouchers of its movements are made, a moment after them."""
+    async with asyncio.timeout(30):
+        while True:
+            items = await tell_story(platform.operator, story)
+            moved = [
+                item
+                for item in items
+                if (item.service, item.kind) == ("account", "posting")
+                and re.search(r" (single|post) BOOKED ", item.summary)
+            ]
+            if len(moved) == sum(item.kind == "voucher" for item in items):
+                return items
+            await asyncio.sleep(0.1)
 
 
 async def test_every_kind_of_item_is_there_in_order(traced: Traced) -> None:
@@ -229,6 +249,17 @@ async def test_nothing_personal_is_told(platform: Platform, traced: Traced) -> N
     card_number = test_card(CardBehaviour.INSUFFICIENT_FUNDS, traced.card_serial)
     for secret in ("TEST HOLDER", card_number, traced.qr_content, "whsec_", "PRIVATE KEY"):
         assert secret not in text
+    # Merchants make keys as they like, so only their digests are told: of the request, and of the
+    # order that it made.
+    assert traced.key not in text
+    assert "test-key-" not in text
+    digest = hashlib.sha256(traced.key.encode()).hexdigest()
+    told = [i for i in traced.items if i.details.get("idempotency_key_sha256") == digest]
+    assert [(i.service, i.kind) for i in told] == [
+        ("edge", "request"),
+        ("trade", "call"),
+        ("edge", "request"),
+    ]
 
 
 async def test_json_and_text_tell_the_same_and_filters_leave_out(

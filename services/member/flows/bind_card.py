@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import orjson
 
 from common.context import CallContext
-from common.db.history import HistoryRow
+from common.db.history import HistoryRow, cause_of_request
 from common.errors import IdConflictError, NotFoundError, PermissionDeniedError, StateConflictError
 from common.sealing import Sealer
 from services.member.domain import Card, CardElements, Status, is_card_number
@@ -122,7 +122,7 @@ async def bind_card(parts: Parts, vault: CardVault, asked: NewCard, call: CallCo
         actor=card.actor,
         at=now,
         biz_trace_id=card.biz_trace_id,
-        cause=asked.request_id,
+        cause=cause_of_request(asked.request_id),
     )
     known, is_new = await parts.cards.submit((card, history))
     if not is_new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from common.context import CallContext
-from common.db.history import HistoryRow
+from common.db.history import HistoryRow, cause_of_request
 from common.errors import (
     IdConflictError,
     Outcome,
@@ -66,7 +66,7 @@ async def create_user(parts: Parts, asked: NewUser, call: CallContext) -> User:
         actor=user.actor,
         at=now,
         biz_trace_id=user.biz_trace_id,
-        cause=asked.request_id,
+        cause=cause_of_request(asked.request_id),
     )
     known, is_new = await parts.users.submit((user, history))
     if not is_new:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from common.audit import AuditEntry, digest_of, require_role
 from common.context import CallContext
-from common.db.history import HistoryRow
+from common.db.history import HistoryRow, cause_of_request
 from common.errors import (
     FieldInvalidError,
     IdConflictError,
@@ -64,7 +64,9 @@ async def register_merchant(parts: Parts, asked: NewMerchant, call: CallContext)
         created_at=now,
         updated_at=now,
     )
-    history = history_of(merchant, "", Status.OPENING, 1, call, now, cause=asked.request_id)
+    history = history_of(
+        merchant, "", Status.OPENING, 1, call, now, cause=cause_of_request(asked.request_id)
+    )
     audit = AuditEntry(
         principal=principal,
         role=role,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from common.audit import AuditEntry, digest_of, require_role
 from common.context import CallContext
+from common.db.history import cause_of_request
 from common.errors import IdConflictError, NotFoundError, Retry, StateConflictError
 from services.member.domain import Merchant, Status, may_move
 from services.member.flows.parts import Parts
@@ -67,7 +68,7 @@ async def set_merchant_status(parts: Parts, asked: StatusChange, call: CallConte
             call,
             now,
             reason="operator",
-            cause=asked.request_id,
+            cause=cause_of_request(asked.request_id),
         )
         try:
             moved = await parts.store.change_merchant(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from common.db.history import HistoryRow, add_history
+from common.db.history import HistoryRow, add_history, cause_of_request
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection, Record
@@ -219,7 +219,7 @@ class DeliveryStore:
                 at=asked.at,
                 biz_trace_id=row["biz_trace_id"],
                 reason="sent again by hand",
-                cause=asked.request_id,
+                cause=cause_of_request(asked.request_id),
             )
             await add_history(connection, [history])
         return delivery_from(after)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from common.db.history import HistoryRow, add_history
+from common.db.history import HistoryRow, add_history, cause_of_request
 from common.db.pool import Pool
 from common.db.queries import load_queries
 from common.db.types import Connection
@@ -61,7 +61,7 @@ class EndpointStore:
                     actor=new.actor,
                     at=endpoint.created_at,
                     biz_trace_id=new.biz_trace_id,
-                    cause=new.request_id,
+                    cause=cause_of_request(new.request_id),
                 )
                 await add_history(connection, [row])
                 return None

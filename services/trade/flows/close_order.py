@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from common.context import CallContext, bound
+from common.db.history import cause_of_request
 from common.errors import PaymeshError, StateConflictError
 from services.trade.domain import Order, OrderState
 from services.trade.flows.parts import Parts, own_call, visible_order
@@ -27,12 +28,13 @@ async def close_order(parts: Parts, order_id: str, request_id: str, call: CallCo
         StateConflictError: it is paid.
     """
     order = await visible_order(parts, order_id, call.principal)
+    cause = cause_of_request(request_id)
     if order.state is OrderState.CREATED:
-        await parts.orders.begin_closing([order.id], call.principal.actor, request_id)
+        await parts.orders.begin_closing([order.id], call.principal.actor, cause)
     if order.state in (OrderState.CREATED, OrderState.CLOSING):
         closed = await _ask(parts, order)
         if closed:
-            await parts.orders.finish_closing([order.id], request_id)
+            await parts.orders.finish_closing([order.id], cause)
         else:
             await parts.orders.put_off([(order.id, parts.clock.now() + parts.pause(1))])
         order = await visible_order(parts, order_id, call.principal)

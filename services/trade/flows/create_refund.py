@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 
 from common.context import CallContext, bound
+from common.db.history import cause_of_request
 from common.errors import IdConflictError, PaymeshError
 from services.trade.domain import (
     Order,
@@ -113,7 +114,7 @@ async def ask_about_refund(parts: Parts, refund: Refund) -> None:
 
     The caller has its refund whatever happens here: the intent stands and is asked about again.
     """
-    with bound(own_call(refund, refund.request_id)):
+    with bound(own_call(refund, cause_of_request(refund.request_id))):
         try:
             news = await parts.peers.refund_payment(refund)
         except PaymeshError as error:

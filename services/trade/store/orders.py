@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from common.clock import Clock
-from common.db.history import HistoryRow, add_history
+from common.db.history import HistoryRow, add_history, cause_of_request
 from common.db.pool import Pool
 from common.db.types import Connection
 from common.events.outbox import Outbox
@@ -83,7 +83,7 @@ class OrderStore:
                     actor=order.actor,
                     at=order.created_at,
                     biz_trace_id=order.biz_trace_id,
-                    cause=order.request_id,
+                    cause=cause_of_request(order.request_id),
                 )
                 for order in born
             ],
@@ -91,7 +91,9 @@ class OrderStore:
         await self._outbox.add(
             connection,
             [
-                self._announcer.order_completed(order, order.created_at, order.request_id)
+                self._announcer.order_completed(
+                    order, order.created_at, cause_of_request(order.request_id)
+                )
                 for order in born
                 if order.state is OrderState.COMPLETED
             ],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from common.clock import Clock
-from common.db.history import HistoryRow, add_history
+from common.db.history import HistoryRow, add_history, cause_of_request
 from common.db.pool import Pool
 from common.db.types import Connection, Record
 from common.events.outbox import Outbox
@@ -78,7 +78,7 @@ class RefundStore:
                     actor=refund.actor,
                     at=refund.created_at,
                     biz_trace_id=refund.biz_trace_id,
-                    cause=refund.request_id,
+                    cause=cause_of_request(refund.request_id),
                 )
             ],
         )

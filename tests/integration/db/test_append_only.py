@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from common.audit import (
     require_role,
 )
 from common.context import ActorType, Principal
-from common.db.history import HistoryRow, add_history, list_history
+from common.db.history import HistoryRow, add_history, cause_of_request, list_history
 from common.db.migrations import migrate
 from common.db.pool import Pool, SessionSettings, open_pool
 from common.db.roles import prepare_schema
@@ -60,6 +61,13 @@ async def test_history_reads_back_as_written(pool: Pool) -> None:
         await add_history(connection, [change(1), change(2)])
         await add_history(connection, [])
         assert await list_history(connection, "order", "ord_1") == [change(1), change(2)]
+
+
+def test_a_cause_that_a_caller_numbered_is_named_by_its_digest() -> None:
+    own = "evt_01m7zz3k2v000000000000000a"
+    assert cause_of_request(own) == own
+    told = cause_of_request("order of ada@example.org")
+    assert told == f"sha256:{hashlib.sha256(b'order of ada@example.org').hexdigest()}"
 
 
 async def test_a_second_change_from_the_same_version_is_refused(pool: Pool) -> None:
