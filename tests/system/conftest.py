@@ -1,4 +1,4 @@
-"""The whole platform in processes, once for all system tests, with one merchant registered."""
+"""The whole platform in processes: once for all tests that use it, once for all that break it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from services.cli.demo.webhooks import WebhookReceiver
 from services.cli.deployment import Deployment, Plan
 from services.cli.operator import operate
 from tests.running_platform import Platform
+from tests.system.battered import Battered, battering
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,9 @@ async def platform() -> AsyncIterator[Platform]:
             yield running
         await rest.close()
         await webhooks.stop()
+
+
+@pytest.fixture(scope="package")
+async def battered() -> AsyncIterator[Battered]:
+    async with battering("battered") as running:
+        yield running

@@ -2,7 +2,7 @@
 
 The demo judges itself: every order ended, the books balance, the outside parties agree to the cent,
 every webhook that is owed was delivered. A seed that fails here is repeated by the command that the
-demo prints.
+demo prints. All of it is long; before anything lands, CI runs the same by command line.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ async def _run(wishes: Wishes, folder: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_short_replay_under_fire_ends_like_the_quiet_one(tmp_path: Path) -> None:
     report = await _run(Wishes(limit=30, seed=3), tmp_path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from common.embedded.cluster import ServerName
-from tests.system.battered import Battered, battering
+from tests.system.battered import Battered
 
 SERVICES = (
     "payment",
@@ -26,12 +25,6 @@ SERVICES = (
 # The others take the same ways; they are killed by the long tests, and by `make chaos`.
 QUICK = ("payment", "channel")
 SERVERS: tuple[ServerName, ...] = ("postgres", "redis", "amqp")
-
-
-@pytest.fixture(scope="module")
-async def battered() -> AsyncIterator[Battered]:
-    async with battering("killed") as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 
 import pytest
 
 from common.embedded.cluster import ServerName
-from tests.system.battered import Battered, battering
+from tests.system.battered import Battered
 
 STALL_SECONDS = 10.0
-
-
-@pytest.fixture(scope="module")
-async def battered() -> AsyncIterator[Battered]:
-    async with battering("stalled") as running:
-        yield running
 
 
 @pytest.mark.parametrize(
