@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Final
 
@@ -46,9 +47,13 @@ from services.account.domain.transfers import (
     Transfer,
     TransferKind,
     TransferResult,
+    TransferStatus,
 )
 from services.account.store.reading import AccountTotal
 
+_STATUSES: Final = {
+    status: TransferStatusMessage.Value(f"TRANSFER_STATUS_{status}") for status in TransferStatus
+}
 _KINDS: Final = {TransferKindMessage.Value(f"TRANSFER_KIND_{kind}"): kind for kind in TransferKind}
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -107,48 +112,88 @@ def owner_balance_to_proto(account: Account) -> OwnerBalance:
     )
 
 
-def transfer_from_proto(message: TransferSpec, call: CallContext) -> Transfer:
-    """Return an order to the ledger, in the caller's name and story."""
-    return Transfer(
-        id=message.id,
-        kind=_KINDS.get(message.kind, TransferKind.UNSPECIFIED),
-        debit_account_id=message.debit_account_id,
-        credit_account_id=message.credit_account_id,
-        currency_code=message.currency_code,
-        amount_minor=message.amount_minor,
-        pending_id=message.pending_id,
-        keep_rest=message.keep_rest,
-        timeout_seconds=message.timeout_seconds,
-        linked=message.linked,
-        movement=message.movement,
-        reference_id=message.reference_id,
-        value_on=_value_date(message.value_on) if message.value_on else None,
-        forced=message.forced,
-        balancing_debit=message.balancing_debit,
-        balancing_credit=message.balancing_credit,
-        biz_trace_id=call.biz_trace_id,
-        tenant_id=call.principal.tenant_id,
-        mode=str(call.principal.mode),
-        merchant_id=call.principal.merchant_id,
-        actor=call.principal.actor,
-    )
+def transfers_from_proto(messages: Iterable[TransferSpec], call: CallContext) -> list[Transfer]:
+    """Return orders to the ledger, in the caller's name and story."""
+    principal = call.principal
+    story, tenant, mode = call.biz_trace_id, principal.tenant_id, str(principal.mode)
+    merchant, actor = principal.merchant_id, principal.actor
+    # By position, which is quicker by a third than by name: a call may have thousands.
+    return [
+        Transfer(
+            message.id,
+            _KINDS.get(message.kind, TransferKind.UNSPECIFIED),
+            message.debit_account_id,
+            message.credit_account_id,
+            message.currency_code,
+            message.amount_minor,
+            message.pending_id,
+            message.keep_rest,
+            message.timeout_seconds,
+            message.linked,
+            message.forced,
+            message.balancing_debit,
+            message.balancing_credit,
+            message.movement,
+            message.reference_id,
+            _value_date(message.value_on) if message.value_on else None,
+            story,
+            tenant,
+            mode,
+            merchant,
+            actor,
+        )
+        for message in messages
+    ]
 
 
-def result_to_proto(result: TransferResult) -> TransferResultMessage:
-    """Return what became of a transfer."""
-    refusal = result.refusal
-    return TransferResultMessage(
+def results_to_proto(results: Iterable[TransferResult]) -> list[TransferResultMessage]:
+    """Return what became of transfers."""
+    written = _Written()
+    return [_result_to_proto(result, written) for result in results]
+
+
+class _Written:
+    """Dates and instants as messages: all of a flush have the same."""
+
+    def __init__(self) -> None:
+        self._at: datetime | None = None
+        self._timestamp = Timestamp()
+        self._on: date | None = None
+        self._date = ""
+
+    def timestamp(self, at: datetime) -> Timestamp:
+        if at is not self._at:
+            self._at = at
+            self._timestamp = _timestamp(at)
+        return self._timestamp
+
+    def date(self, on: date) -> str:
+        if on is not self._on:
+            self._on = on
+            self._date = on.isoformat()
+        return self._date
+
+
+def _result_to_proto(result: TransferResult, written: _Written) -> TransferResultMessage:
+    message = TransferResultMessage(
         transfer_id=result.transfer_id,
-        status=TransferStatusMessage.Value(f"TRANSFER_STATUS_{result.status}"),
-        reason=result.reason,
-        reason_metadata={} if refusal is None else refusal.metadata,
-        replayed=result.replayed,
-        business_date=result.business_date.isoformat() if result.business_date else "",
-        booked_at=_timestamp(result.booked_at) if result.booked_at else None,
+        status=_STATUSES[result.status],
         booked_minor=result.booked_minor,
-        redirected_to=result.redirected_to,
-        is_buffered=result.is_buffered,
     )
+    if result.booked_at is not None:
+        message.booked_at.CopyFrom(written.timestamp(result.booked_at))
+    if result.business_date is not None:
+        message.business_date = written.date(result.business_date)
+    if result.refusal is not None:
+        message.reason = result.refusal.reason
+        message.reason_metadata.update(result.refusal.metadata)
+    if result.replayed:
+        message.replayed = True
+    if result.redirected_to:
+        message.redirected_to = result.redirected_to
+    if result.is_buffered:
+        message.is_buffered = True
+    return message
 
 
 def transfer_to_proto(stored: StoredTransfer) -> TransferMessage:
@@ -173,7 +218,7 @@ def transfer_to_proto(stored: StoredTransfer) -> TransferMessage:
             balancing_debit=transfer.balancing_debit,
             balancing_credit=transfer.balancing_credit,
         ),
-        result=result_to_proto(stored.answer(replayed=False)),
+        result=results_to_proto([stored.answer(replayed=False)])[0],
         biz_trace_id=transfer.biz_trace_id,
         booked_minor=stored.booked_minor,
     )

@@ -59,9 +59,12 @@ class AccountSpec:
     """Whether single credits are buffered; only for kinds that grow by credits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Account:
-    """An account as it stands at one version. Sums are in minor units of its currency."""
+    """An account as it stands at one version. Sums are in minor units of its currency.
+
+    Never changed; not declared frozen because a flush makes thousands (see `transfers`).
+    """
 
     id: str
     tenant_id: str

@@ -2,6 +2,9 @@
 
 A transfer is immutable and moves one amount between two accounts, at once or in two phases; a
 later step is a transfer of its own that names the first (TigerBeetle's reference, Transfer).
+
+Nothing here is ever changed once it is made. What is made for each transfer is not declared frozen
+all the same: setting the fields of a frozen dataclass took a fifth of the ledger's time.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ class Fate(enum.StrEnum):
     """The id is that of a transfer of another kind."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transfer:
     """An order to the ledger."""
 
@@ -101,7 +104,7 @@ class Refusal:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TransferResult:
     """What became of one transfer."""
 
@@ -125,7 +128,7 @@ class TransferResult:
         return "" if self.refusal is None else self.refusal.reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredTransfer:
     """What the ledger keeps under an id, for ever."""
 
@@ -195,7 +198,7 @@ class Resolution:
     posted_minor: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """One line on one account, with its sums after it."""
 

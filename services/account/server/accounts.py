@@ -40,9 +40,9 @@ from common.paging import PageTokens
 from services.account.convert.accounts import (
     account_to_proto,
     owner_balance_to_proto,
-    result_to_proto,
+    results_to_proto,
     spec_from_proto,
-    transfer_from_proto,
+    transfers_from_proto,
 )
 from services.account.domain.accounts import AccountStatus
 from services.account.flows.change_account import (
@@ -134,18 +134,18 @@ class AccountServicer(ReadingServicer):
     ) -> CreateTransferResponse:
         """Book one transfer."""
         call = current()
-        transfer = transfer_from_proto(request.transfer, call)
-        [result] = await self._parts.ledger.post([transfer], may_force=_may_force(call))
-        return CreateTransferResponse(result=result_to_proto(result))
+        transfers = transfers_from_proto((request.transfer,), call)
+        results = await self._parts.ledger.post(transfers, may_force=_may_force(call))
+        return CreateTransferResponse(result=results_to_proto(results)[0])
 
     async def CreateTransfers(  # noqa: N802 - named by the contract
         self, request: CreateTransfersRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> CreateTransfersResponse:
         """Book transfers."""
         call = current()
-        transfers = [transfer_from_proto(spec, call) for spec in request.transfers]
+        transfers = transfers_from_proto(request.transfers, call)
         results = await self._parts.ledger.post(transfers, may_force=_may_force(call))
-        return CreateTransfersResponse(results=[result_to_proto(result) for result in results])
+        return CreateTransfersResponse(results=results_to_proto(results))
 
     async def SetAccountStatus(  # noqa: N802 - named by the contract
         self, request: SetAccountStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
