@@ -77,7 +77,7 @@ class Settings(PaymeshSettings):
     page_token_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     """Key that signs the page tokens of lists."""
 
-    topology_path: str = "topology/local.toml"
+    topology_path: str = "topology/processes.toml"
     """The file that says which services share a process and how calls travel."""
 
     business_time_zone: str = "Asia/Shanghai"

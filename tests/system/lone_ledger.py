@@ -7,14 +7,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from paymesh.account.ledger import LedgerClient, Patience
+from paymesh.mesh.connect import dial
 from paymesh.mesh.identity import Identity
 
 from common.embedded import ports
@@ -26,8 +28,16 @@ SECRET = "run:lone-secret"
 class LoneLedger:
     """`paymesh serve account --alone` on a database; an async context manager."""
 
-    def __init__(self, database_url: str, log: Path) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        log: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self._log = log
+        self._credentials = credentials
         self.port = ports.choose(1)[0]
         # None of the variables that name a broker, Redis or another topology.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PAYMESH_")}
@@ -38,13 +48,15 @@ class LoneLedger:
             "PAYMESH_MESH_SECRET": SECRET,
             "PAYMESH_PRINCIPAL_KEY": SECRET,
             "PAYMESH_PAGE_TOKEN_KEY": SECRET,
+            **(settings or {}),
         }
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def address(self) -> str:
-        """Where it is reached."""
-        return f"127.0.0.1:{self.port}"
+        """Where it is reached: with TLS, by the name in its certificate."""
+        host = "127.0.0.1" if self._credentials is None else "localhost"
+        return f"{host}:{self.port}"
 
     @property
     def process(self) -> asyncio.subprocess.Process:
@@ -110,7 +122,7 @@ class LoneLedger:
         )
 
     async def _serves(self) -> bool:
-        async with grpc.aio.insecure_channel(self.address) as channel:
+        async with dial(self.address, 65_536, self._credentials) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
