@@ -38,7 +38,7 @@ SAFETIES: Final = (
         " when another writer has taken an id, nothing of the batch is committed.",
         file=_LANE,
         before="""\
-        if inserted != len(stored):
+        if inserted != len(decision.stored):
             return False
 """,
         after="",

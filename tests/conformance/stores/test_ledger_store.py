@@ -23,6 +23,7 @@ from services.account.flows.change_account import (
 from services.account.flows.cut_day import cut_book
 from services.account.flows.drain_buffers import drain_buffers
 from services.account.flows.expire_holds import expire_holds
+from services.account.store import lane
 from services.account.store.statements import StatementStore
 from tests.conformance.stores.ledger_cases import (
     ACCOUNTS,
@@ -344,5 +345,37 @@ async def test_any_batches_leave_the_same_answers_and_rows(twins: Twins) -> None
             assert (await ledger.reading.check()).findings == ()
             await ledger.close()
         await twins.compare_rows()
+
+    await try_examples(BATCHES, compare)
+
+
+async def test_writing_movements_one_by_one_leaves_the_rows_of_whole_batches(
+    twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A movement that is alone in its batch is written by a statement of its own."""
+
+    async def compare(batches: Batches) -> None:
+        ways = []
+        parent = IDS.new("tst")
+        for is_alone in (True, False):
+            await twins.clear()
+            ledger = LedgerSide(twins.real, parent)
+            await ledger.begin()
+            answers = []
+            with monkeypatch.context() as patch:
+                if not is_alone:
+                    patch.setattr(lane, "movement_columns", lambda _: None)
+                for batch, drains in batches:
+                    for chain in batch:
+                        transfers = [
+                            made(ledger, one, linked=place < len(chain) - 1)
+                            for place, one in enumerate(chain)
+                        ]
+                        answers += without_clock(await ledger.ledger.post(transfers))
+                    if drains:
+                        await drain_buffers(ledger.buffers, 0)
+            await ledger.close()
+            ways.append((answers, await twins.real.dump()))
+        assert ways[0] == ways[1]
 
     await try_examples(BATCHES, compare)
