@@ -84,6 +84,8 @@ WHERE book = $1 AND id = ANY($2::text[]) AND id >= $3 AND id <= $4
 -- name: write_batch
 -- Everything that a batch changes, set by set, in one statement. Returns how many transfers were
 -- inserted: fewer than given means that another writer took an id, and nothing may be committed.
+-- Columns come as texts (`store/columns.py`): words joined by $4, numbers and flags as literals of
+-- arrays, which are empty where all of a column are 0, false or the empty text.
 WITH kept AS (
     INSERT INTO transfers (
         book, booked_at, business_date,
@@ -93,14 +95,37 @@ WITH kept AS (
         status, reason, reason_metadata, booked_minor, redirected_to, debit_version,
         credit_version, is_buffered
     )
-    SELECT $1, $2, $3, t.*
+    SELECT $1, $2, $3,
+           t.id, t.kind, coalesce(t.debit_account_id, ''), coalesce(t.credit_account_id, ''),
+           coalesce(t.currency_code, ''), coalesce(t.amount_minor, 0), coalesce(t.pending_id, ''),
+           coalesce(t.keep_rest, false), coalesce(t.timeout_seconds, 0),
+           coalesce(t.linked, false), coalesce(t.forced, false),
+           coalesce(t.balancing_debit, false), coalesce(t.balancing_credit, false), t.movement,
+           t.reference_id, nullif(t.value_on, '')::date, coalesce(t.biz_trace_id, ''),
+           t.tenant_id, t.mode, coalesce(t.merchant_id, ''), coalesce(t.actor, ''),
+           t.status, nullif(t.reason, ''), t.reason_metadata, coalesce(t.booked_minor, 0),
+           nullif(t.redirected_to, ''), coalesce(t.debit_version, 0),
+           coalesce(t.credit_version, 0), coalesce(t.is_buffered, false)
     FROM unnest(
-        $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[], $10::text[],
-        $11::boolean[], $12::integer[], $13::boolean[], $14::boolean[], $15::boolean[],
-        $16::boolean[], $17::text[], $18::text[], $19::date[], $20::text[], $21::text[],
-        $22::text[], $23::text[], $24::text[], $25::text[], $26::text[], $27::jsonb[],
-        $28::bigint[], $29::text[], $30::bigint[], $31::bigint[], $32::boolean[]
-    ) AS t
+        string_to_array($5, $4), string_to_array($6, $4), string_to_array($7, $4),
+        string_to_array($8, $4), string_to_array($9, $4), $10::text::bigint[],
+        string_to_array($11, $4), $12::text::boolean[], $13::text::integer[],
+        $14::text::boolean[], $15::text::boolean[], $16::text::boolean[], $17::text::boolean[],
+        string_to_array($18, $4), string_to_array($19, $4), string_to_array($20, $4),
+        string_to_array($21, $4), string_to_array($22, $4), string_to_array($23, $4),
+        string_to_array($24, $4), string_to_array($25, $4), string_to_array($26, $4),
+        string_to_array($27, $4), $28::jsonb[], $29::text::bigint[], string_to_array($30, $4),
+        $31::text::bigint[], $32::text::bigint[], $33::text::boolean[]
+    ) AS t (
+        id, kind, debit_account_id, credit_account_id, currency_code, amount_minor,
+        pending_id, keep_rest, timeout_seconds,
+        linked, forced, balancing_debit, balancing_credit,
+        movement, reference_id, value_on,
+        biz_trace_id, tenant_id, mode,
+        merchant_id, actor, status,
+        reason, reason_metadata, booked_minor, redirected_to,
+        debit_version, credit_version, is_buffered
+    )
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), lines AS (
@@ -109,21 +134,28 @@ WITH kept AS (
         account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
         credits_posted_minor
     )
-    SELECT $1, $2, $3, e.*
+    SELECT $1, $2, $3, e.account_id, e.version, e.transfer_id, coalesce(e.is_debit, false),
+           e.amount_minor, coalesce(e.debits_posted_minor, 0), coalesce(e.credits_posted_minor, 0)
     FROM unnest(
-        $33::text[], $34::bigint[], $35::text[], $36::boolean[], $37::bigint[], $38::bigint[],
-        $39::bigint[]
-    ) AS e
+        string_to_array($34, $4), $35::text::bigint[], string_to_array($36, $4),
+        $37::text::boolean[], $38::text::bigint[], $39::text::bigint[], $40::text::bigint[]
+    ) AS e (
+        account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
+        credits_posted_minor
+    )
 ), sums AS MATERIALIZED (
     -- Apart, so that each account is found by its key, also while nothing is known of the table.
     SELECT $1::smallint AS book, f.*
     FROM unnest(
-        $40::text[], $41::bigint[], $42::bigint[], $43::bigint[], $44::bigint[], $45::bigint[]
+        string_to_array($41, $4), $42::text::bigint[], $43::text::bigint[], $44::text::bigint[],
+        $45::text::bigint[], $46::text::bigint[]
     ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
 ), folded AS (
     UPDATE accounts a
-    SET debits_posted_minor = f.debits_posted, credits_posted_minor = f.credits_posted,
-        debits_pending_minor = f.debits_pending, credits_pending_minor = f.credits_pending,
+    SET debits_posted_minor = coalesce(f.debits_posted, 0),
+        credits_posted_minor = coalesce(f.credits_posted, 0),
+        debits_pending_minor = coalesce(f.debits_pending, 0),
+        credits_pending_minor = coalesce(f.credits_pending, 0),
         version = f.version, updated_at = $2
     FROM sums f
     WHERE a.book = f.book AND a.id = f.id

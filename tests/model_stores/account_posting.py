@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -32,6 +33,20 @@ _MOVED: Final = tuple(name for name in NEW_TRANSFER.split() if name not in _BOOK
 
 _TRANSFERS_END: Final = len(NEW_TRANSFER.split())
 _ENTRIES_END: Final = _TRANSFERS_END + len(NEW_ENTRY.split())
+_FOLD: Final = (
+    "id debits_posted_minor credits_posted_minor debits_pending_minor credits_pending_minor version"
+)
+_FLAGS: Final = frozenset(
+    {
+        "keep_rest",
+        "linked",
+        "forced",
+        "balancing_debit",
+        "balancing_credit",
+        "is_buffered",
+        "is_debit",
+    }
+)
 
 
 @BOOK.model
@@ -83,23 +98,51 @@ def read_fates(rows: Rows, book: int, ids: list[str], low: str, high: str) -> li
 
 @BOOK.model
 def write_batch(
-    rows: Rows, book: int, now: datetime, business_date: date, *columns: list[Any]
+    rows: Rows, book: int, now: datetime, business_date: date, separator: str, *columns: Any
 ) -> list[Row]:
     constants = {"book": book, "booked_at": now, "business_date": business_date}
-    transfers = columns[:_TRANSFERS_END]
-    entries = columns[_TRANSFERS_END:_ENTRIES_END]
-    folds = columns[_ENTRIES_END:]
+    transfers = _taken_apart(NEW_TRANSFER, separator, columns[:_TRANSFERS_END])
+    entries = _taken_apart(NEW_ENTRY, separator, columns[_TRANSFERS_END:_ENTRIES_END])
+    folds = _taken_apart(_FOLD, separator, columns[_ENTRIES_END:])
     kept = rows["transfers"].insert_new_columns(NEW_TRANSFER, transfers, **constants)
     rows["entries"].insert_columns(NEW_ENTRY, entries, **constants)
-    for fold in by_row(
-        "id debits_posted_minor credits_posted_minor debits_pending_minor credits_pending_minor"
-        " version",
-        folds,
-    ):
+    for fold in by_row(_FOLD, folds):
         account = rows["accounts"].get(book, fold["id"])
         if account is not None:
             rows["accounts"].update(account, **fold, updated_at=now)
     return [_COUNT.row({"count": len(kept)})]
+
+
+def _taken_apart(names: str, separator: str, columns: Sequence[Any]) -> list[list[Any]]:
+    """Return columns of values from those that came as texts; the first has all its rows."""
+    count = len(_elements(columns[0], separator))
+    taken = []
+    for name, column in zip(names.split(), columns, strict=True):
+        found = _elements(column, separator)
+        found += [None] * (count - len(found))
+        taken.append([_value(name, element) for element in found])
+    return taken
+
+
+def _elements(column: Any, separator: str) -> list[Any]:
+    if not isinstance(column, str):
+        return list(column)
+    if column.startswith("{"):
+        return column[1:-1].split(",") if column != "{}" else []
+    return column.split(separator) if column else []
+
+
+def _value(name: str, element: Any) -> Any:
+    """Return an element as its column keeps it; a missing one is 0, false or empty."""
+    if name in _FLAGS:
+        return element == "t"
+    if name.endswith(("_minor", "version", "_seconds")):
+        return int(element or 0)
+    if name in ("reason", "redirected_to"):
+        return element or None
+    if name == "value_on":
+        return date.fromisoformat(element) if element else None
+    return element if name == "reason_metadata" else element or ""
 
 
 @BOOK.model

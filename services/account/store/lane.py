@@ -22,6 +22,7 @@ from common.db.types import Connection
 from services.account.domain.accounts import Account
 from services.account.domain.batches import Decision
 from services.account.domain.transfers import Fate, Hold, StoredTransfer
+from services.account.store.columns import flags, numbers, separator_for
 from services.account.store.movements import movement_columns
 from services.account.store.rows import (
     QUERIES,
@@ -165,56 +166,8 @@ class Lane:
         return True
 
     async def _write_batch(self, decision: Decision, now: datetime, business_date: date) -> int:
-        stored = decision.stored
-        orders = [one.transfer for one in stored]
-        entries, folds = decision.entries, decision.folds
         inserted = await self._session.fetchval(
-            _WRITE_BATCH,
-            self._book,
-            now,
-            business_date,
-            [t.id for t in orders],
-            [t.kind for t in orders],
-            [t.debit_account_id for t in orders],
-            [t.credit_account_id for t in orders],
-            [t.currency_code for t in orders],
-            [t.amount_minor for t in orders],
-            [t.pending_id for t in orders],
-            [t.keep_rest for t in orders],
-            [t.timeout_seconds for t in orders],
-            [t.linked for t in orders],
-            [t.forced for t in orders],
-            [t.balancing_debit for t in orders],
-            [t.balancing_credit for t in orders],
-            [t.movement for t in orders],
-            [t.reference_id for t in orders],
-            [t.value_on for t in orders],
-            [t.biz_trace_id for t in orders],
-            [t.tenant_id for t in orders],
-            [t.mode for t in orders],
-            [t.merchant_id for t in orders],
-            [t.actor for t in orders],
-            [one.status for one in stored],
-            [None if one.refusal is None else one.refusal.reason for one in stored],
-            [None if one.refusal is None else one.refusal.metadata for one in stored],
-            [one.booked_minor for one in stored],
-            [one.redirected_to for one in stored],
-            [one.debit_version for one in stored],
-            [one.credit_version for one in stored],
-            [one.is_buffered for one in stored],
-            [e.account_id for e in entries],
-            [e.version for e in entries],
-            [e.transfer_id for e in entries],
-            [e.is_debit for e in entries],
-            [e.amount_minor for e in entries],
-            [e.debits_posted_minor for e in entries],
-            [e.credits_posted_minor for e in entries],
-            [f.account.id for f in folds],
-            [f.debits_posted for f in folds],
-            [f.credits_posted for f in folds],
-            [f.debits_pending for f in folds],
-            [f.credits_pending for f in folds],
-            [f.version for f in folds],
+            _WRITE_BATCH, self._book, now, business_date, *_columns_of(decision)
         )
         return int(inserted)
 
@@ -261,3 +214,65 @@ class Lane:
         if self._connection is None:
             raise RuntimeError("no transaction was begun")
         return self._connection
+
+
+def _columns_of(decision: Decision) -> list[object]:
+    """Return what a batch writes, as `write_batch` takes it: the separator, then the columns."""
+    stored = decision.stored
+    orders = [one.transfer for one in stored]
+    entries, folds = decision.entries, decision.folds
+    # Texts of the callers' own making; all others are made of letters, digits and `._:-`.
+    references = [t.reference_id for t in orders]
+    stories = [t.biz_trace_id for t in orders]
+    tenants = [t.tenant_id for t in orders]
+    merchants = [t.merchant_id for t in orders]
+    actors = [t.actor for t in orders]
+    separator = separator_for(references, stories, tenants, merchants, actors)
+    join = separator.join
+    refusals = [one.refusal for one in stored]
+    is_any_refused = any(refusals)
+    return [
+        separator,
+        join([t.id for t in orders]),
+        join([t.kind for t in orders]),
+        join([t.debit_account_id for t in orders]),
+        join([t.credit_account_id for t in orders]),
+        join([t.currency_code for t in orders]),
+        numbers([t.amount_minor for t in orders]),
+        join([t.pending_id for t in orders]),
+        flags([t.keep_rest for t in orders]),
+        numbers([t.timeout_seconds for t in orders]),
+        flags([t.linked for t in orders]),
+        flags([t.forced for t in orders]),
+        flags([t.balancing_debit for t in orders]),
+        flags([t.balancing_credit for t in orders]),
+        join([t.movement for t in orders]),
+        join(references),
+        join(["" if t.value_on is None else t.value_on.isoformat() for t in orders]),
+        join(stories),
+        join(tenants),
+        join([t.mode for t in orders]),
+        join(merchants),
+        join(actors),
+        join([one.status for one in stored]),
+        join(["" if one is None else one.reason for one in refusals]) if is_any_refused else "",
+        [None if one is None else one.metadata for one in refusals] if is_any_refused else [],
+        numbers([one.booked_minor for one in stored]),
+        join([one.redirected_to or "" for one in stored]),
+        numbers([one.debit_version for one in stored]),
+        numbers([one.credit_version for one in stored]),
+        flags([one.is_buffered for one in stored]),
+        join([e.account_id for e in entries]),
+        numbers([e.version for e in entries]),
+        join([e.transfer_id for e in entries]),
+        flags([e.is_debit for e in entries]),
+        numbers([e.amount_minor for e in entries]),
+        numbers([e.debits_posted_minor for e in entries]),
+        numbers([e.credits_posted_minor for e in entries]),
+        join([f.account.id for f in folds]),
+        numbers([f.debits_posted for f in folds]),
+        numbers([f.credits_posted for f in folds]),
+        numbers([f.debits_pending for f in folds]),
+        numbers([f.credits_pending for f in folds]),
+        numbers([f.version for f in folds]),
+    ]
