@@ -62,14 +62,15 @@ def check(message: Message) -> None:
 
 
 @cache
-def _has_ruled_texts(descriptor: Descriptor) -> bool:
+def _has_ruled_texts(descriptor: Descriptor, seen: frozenset[str] = frozenset()) -> bool:
     """Say whether texts of a message are looked at: none where no rule is in its whole tree."""
-    if not tree_has_rules(descriptor):
+    if descriptor.full_name in seen or not tree_has_rules(descriptor):
         return False
+    seen |= {descriptor.full_name}
     return any(
         field.type == FieldDescriptor.TYPE_STRING
         if field.message_type is None
-        else _has_ruled_texts(field.message_type)
+        else _has_ruled_texts(field.message_type, seen)
         for field in descriptor.fields
     )
 
