@@ -277,8 +277,8 @@ def _days_table(found: Iterable[BusinessDay]) -> Table:
 
 
 def _print_proof(shown: Proof, console: Console) -> None:
-    amounts = ("accounts", "buffered", "general ledger", "in flight", "difference")
-    table = _table("tenant", "mode", "subject", *amounts, right=amounts)
+    amounts = ("accounts", "buffered", "ledger", "in flight", "off")
+    table = _table("world", "subject", "currency", *amounts, right=amounts)
     for line in shown.lines:
         values = (
             line.outer_minor,
@@ -287,12 +287,13 @@ def _print_proof(shown: Proof, console: Console) -> None:
             line.in_flight_minor,
             line.difference_minor,
         )
-        table.add_row(
-            line.tenant_id,
-            line.mode,
-            line.subject_code,
-            *(_money(line.currency_code, value) for value in values),
-        )
+        if any(values):
+            table.add_row(
+                f"{line.tenant_id}/{line.mode}",
+                line.subject_code,
+                line.currency_code,
+                *(_decimal(line.currency_code, value) for value in values),
+            )
     console.print(table)
     at = shown.proved_at.ToDatetime(UTC)
     occasion = _state(ProofOccasion, shown.occasion).lower().replace("_", " ")
@@ -376,10 +377,14 @@ def _at(message: Message, field: str) -> str:
 
 
 def _money(currency_code: str, amount_minor: int) -> str:
+    return f"{_decimal(currency_code, amount_minor)} {currency_code}"
+
+
+def _decimal(currency_code: str, amount_minor: int) -> str:
     try:
-        return f"{format_decimal(Money(currency_code, amount_minor))} {currency_code}"
-    except ValueError:
-        return f"{amount_minor} minor {currency_code}"
+        return format_decimal(Money(currency_code, amount_minor))
+    except ValueError:  # no registry knows the currency
+        return f"{amount_minor} minor"
 
 
 def as_dict(message: Message) -> Any:
