@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutations import channels, doors, ledger, messages, orders, payments
+from tests.mutations import (
+    channels,
+    doors,
+    general_ledger,
+    ledger,
+    messages,
+    orders,
+    payments,
+    vouchers,
+)
 from tests.mutations.safety import Safety
 
 AREAS: Final[dict[str, tuple[Safety, ...]]] = {
     "The ledger": ledger.SAFETIES,
+    "The inner books": vouchers.SAFETIES,
+    "Days, periods, proofs": general_ledger.SAFETIES,
     "Orders and clearing": orders.SAFETIES,
     "Payments and refunds": payments.SAFETIES,
     "Channels": channels.SAFETIES,

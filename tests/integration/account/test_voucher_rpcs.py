@@ -447,6 +447,7 @@ async def test_an_event_makes_one_voucher_however_often_it_comes(books: GeneralL
     await books.run("DELETE FROM inbox WHERE event_id = $1", event.event_id)
     await books.hear(event)
     assert len(await books.of_event(event)) == 1
+    assert await books.rows("SELECT 1 FROM inbox_parked WHERE event_id = $1", event.event_id) == []
     (voucher,) = await books.register()
     assert voucher.source == VOUCHER_SOURCE_EVENT
     assert voucher.source_id == event.event_id
