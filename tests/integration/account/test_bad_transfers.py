@@ -217,7 +217,10 @@ async def test_booking_no_item_or_too_many_fails_the_call_and_books_nothing(
 ) -> None:
     with pytest.raises(RemoteError) as failed:
         await ledger.post(*[ledger.move(number) for number in range(count)])
-    assert (failed.value.remote_reason, failed.value.outcome) == ("FIELD_INVALID", Outcome.NOT_EXECUTED)
+    assert (failed.value.remote_reason, failed.value.outcome) == (
+        "FIELD_INVALID",
+        Outcome.NOT_EXECUTED,
+    )
     assert (await ledger.accounts())["A"].version == 2
 
 
