@@ -1,8 +1,9 @@
 """A movement that is alone in its batch: its columns for `write_movement`, one value each.
 
 Most batches of a quiet ledger are one movement between two accounts. Arrays of one element cost
-more to be packed, unpacked and joined than to be written, a quarter of the statement's time; from
-two transfers on they are cheaper (docs/benchmarks.md).
+more to be packed, unpacked and joined than to be written: 315 µs against 230 without them, the way
+there and back included. From two transfers on they are cheaper; and a function that writes row by
+row (305 µs for one, 420 for two, 625 for four) never was (379 for two, 455 for four as sets).
 """
 
 from __future__ import annotations
