@@ -82,6 +82,7 @@ ROWS: Final = (
     Row("ledger_single_over_tpcb", "single calls / TPC-B", _RATIO, 1.2),
     Row("ledger_batch_over_tpcb", "calls of 1,000 / TPC-B", _RATIO, 3),
     Row("ledger_hot_over_single", "hot / uniform, single calls", _RATIO, 0.9),
+    Row("ledger_vouchers_per_s", "vouchers made when nothing is being booked", _RATE),
     Row("ledger_transfer_young_cpu_us", "a transfer, 100,000 entries in the books", _CPU),
     Row("ledger_transfer_old_cpu_us", "a transfer, 5 million entries in the books", _CPU),
     Row("ledger_growth_ratio", "CPU of a transfer, old / young ledger", _RATIO, wanted_max=1.35),

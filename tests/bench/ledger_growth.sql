@@ -6,11 +6,7 @@ SELECT round, place, (place + 1 + round % ({accounts} - 1)) % {accounts} AS cred
            AS is_credited_before,
        (place + 1 + round % ({accounts} - 1)) % {accounts} < place AS is_debited_before,
        to_timestamp(at_ms / 1000.0) AS booked_at,
-       (SELECT string_agg(
-            substr('0123456789abcdefghjkmnpqrstvwxyz', ((at_ms >> shift) & 31)::integer + 1, 1), ''
-            ORDER BY shift DESC
-        ) FROM generate_series(0, 45, 5) AS shift)
-       || '00' || substr(md5(number::text), 1, 14) AS letters
+       {time_letters} || '00' || substr(md5(number::text), 1, 14) AS letters
 FROM (
     SELECT number, (number / {accounts})::integer AS round,
            (number % {accounts})::integer AS place,
@@ -91,6 +87,19 @@ ALTER TABLE transfers ATTACH PARTITION transfers_{month} FOR VALUES FROM ('{low}
 -- name: attach_entries
 -- Makes the indexes too.
 ALTER TABLE entries ATTACH PARTITION entries_{month} FOR VALUES FROM ('{low}') TO ('{high}');
+
+-- name: inner_books
+-- The sums of the inner books, and the journal followed to its end: the vouchers of these transfers
+-- are as good as archived with their period.
+WITH moved AS (
+    UPDATE subject_balances
+    SET debits_minor = debits_minor + {rounds}::bigint * {accounts},
+        credits_minor = credits_minor + {rounds}::bigint * {accounts}
+    WHERE book = 0 AND subject_code = (
+        SELECT subject_code FROM subject_kinds WHERE kind = 'user_available'
+    )
+)
+UPDATE voucher_cursors SET written_in = pg_current_xact_id() WHERE book = 0;
 
 -- name: tidy
 -- Nothing of the making stays.

@@ -56,12 +56,20 @@ BATCH_TRANSFERS: Final = 1_000
 BATCHES_IN_FLIGHT: Final = 4
 FUNDS_MINOR: Final = 10**9
 """What each account is given to begin with: limits are on."""
+AMOUNT_MINOR_MAX: Final = 10_000
+"""Amounts are between 1 and this."""
 
 _CALLER: Final = "payment"
 _OPERATOR: Final = "operator"
 _OPEN_AT_ONCE: Final = 1_000
 _TIMEOUT_SECONDS: Final = 30.0
 _CHECK_TIMEOUT_SECONDS: Final = 120.0
+_POLL_SECONDS: Final = 0.05
+_WAITING: Final = """
+    SELECT count(*) FROM transfers AS t
+    WHERE t.book = 0
+        AND t.written_in > (SELECT c.written_in FROM voucher_cursors AS c WHERE c.book = 0)
+"""
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 Request = TypeVar("Request")
@@ -214,14 +222,16 @@ class LedgerProcess:
         ]
 
     def _transfers(self, count: int, *, hot: bool = False) -> Iterator[TransferSpec]:
-        choose = self._random.choice
+        choose, amount = self._random.choice, self._random.randint
         for _ in range(count):
             debit = credit = choose(self.accounts)
             while credit == debit:
                 credit = self.shop if hot else choose(self.accounts)
-            yield self._transfer(debit, credit)
+            yield self._transfer(
+                debit, credit, amount_minor=self._random.randint(1, AMOUNT_MINOR_MAX)
+            )
 
-    def _transfer(self, debit: str, credit: str, *, amount_minor: int = 1) -> TransferSpec:
+    def _transfer(self, debit: str, credit: str, *, amount_minor: int) -> TransferSpec:
         transfer_id = self._ids.new("tfr")
         return TransferSpec(
             id=transfer_id,
@@ -262,6 +272,21 @@ class LedgerProcess:
 
     def _context(self, story: str = "") -> CallContext:
         return CallContext(principal=self._principal, biz_trace_id=story)
+
+    async def settle(self) -> float:
+        """Wait until the vouchers of all transfers are made; return how many were made a second.
+
+        0 when too few were left to tell.
+        """
+        connection = await asyncpg.connect(self.url, server_settings={"search_path": "account"})
+        begun_at = time.perf_counter()
+        left = waiting = await connection.fetchval(_WAITING)
+        while waiting:
+            await asyncio.sleep(_POLL_SECONDS)
+            waiting = await connection.fetchval(_WAITING)
+        await connection.close()
+        seconds = time.perf_counter() - begun_at
+        return left / seconds if left > BATCH_TRANSFERS else 0.0
 
     # Figures.
 

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import subprocess
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import unquote, urlsplit
@@ -59,10 +60,11 @@ class Pgbench:
 
     async def try_clients(self, seconds: int) -> None:
         """Find the number of clients that is fastest."""
-        rates = {}
+        rates: dict[int, float] = {}
         for clients in CLIENTS:
             self.clients = clients
-            rates[clients] = await self.run(seconds)
+            with suppress(PgbenchError):  # nothing was done in so short a time
+                rates[clients] = await self.run(seconds)
         self.clients = max(rates, key=lambda clients: rates[clients])
 
     async def run(self, seconds: int) -> float:
