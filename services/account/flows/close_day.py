@@ -103,11 +103,10 @@ class DayCloser:
             self._broken.pop(day, None)
         awaited = {DayState.CUTTING, DayState.BROKEN}
         while True:
-            moved, now = self._moved, self._clock.monotonic()
-            reports = await self._days.read_reports(wanted)
-            left = until - now
-            if left <= 0 or not any(r.day.state in awaited for r in reports):
-                return reports
+            moved, left = self._moved, until - self._clock.monotonic()
+            found = await self._days.read(wanted)
+            if left <= 0 or not any(day.state in awaited for day in found):
+                return await self._days.read_reports(wanted)
             self._wake.set()
             # Another process may be the one that moves it.
             if await _wait(moved, min(left, _LOOK_SECONDS)):

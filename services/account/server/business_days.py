@@ -42,7 +42,7 @@ from services.account.convert.business_days import (
     proof_to_proto,
 )
 from services.account.domain.chart import Chart
-from services.account.domain.days import Day
+from services.account.domain.days import Day, DayReport
 from services.account.events import BusinessDateTeller
 from services.account.flows.archive_period import archive_period
 from services.account.flows.close_day import DayCloser
@@ -100,12 +100,14 @@ class BusinessDayServicer(GeneralLedgerServiceServicer):
             parts.drain_ahead,
         )
         parts.outbox.notify()
-        unclosed = [day.day for day in await parts.days.list_unclosed()]
-        now = parts.clock.monotonic()
-        until = now
-        if not request.without_waiting and call.deadline_at is not None:
-            until = max(now, call.deadline_at - _ANSWER_SECONDS)
-        reports = await parts.closer.wait_closed(sorted({*ended, *unclosed}, key=_by_date), until)
+        days = sorted(
+            {*ended, *(day.day for day in await parts.days.list_unclosed())}, key=_by_date
+        )
+        if request.without_waiting:
+            reports = [DayReport(day, 0, 0) for day in await parts.days.read(days)]
+        else:
+            until = (call.deadline_at or parts.clock.monotonic()) - _ANSWER_SECONDS
+            reports = await parts.closer.wait_closed(days, until)
         proofs = await parts.proofs.read_of_days(r.day.business_date for r in reports)
         return CutDayResponse(
             business_date=wanted.isoformat(),

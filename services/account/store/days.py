@@ -138,6 +138,12 @@ class BusinessDayStore:
         rows = await connection.fetch(DAY_QUERIES["count_vouchers"], *_columns(days))
         return {(row[0], row[1]): row[2] for row in rows}
 
+    async def read(self, days: Iterable[Day]) -> list[BusinessDay]:
+        """Read days, oldest first; unknown ones are left out."""
+        async with self._pool.acquire() as connection:
+            rows = await connection.fetch(DAY_QUERIES["read_days"], *_columns(days))
+        return [day_from(row) for row in rows]
+
     async def read_reports(self, days: Iterable[Day]) -> list[DayReport]:
         """Read days with what has happened on them, oldest first; unknown ones are left out."""
         async with self._pool.transaction(isolation="repeatable_read", readonly=True) as connection:
