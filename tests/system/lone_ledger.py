@@ -104,6 +104,22 @@ class LoneLedger:
         async with asyncio.timeout(40):
             return await self.process.wait()
 
+    async def command(self, *arguments: str) -> str:
+        """Run a command of the platform's people against it; return what it wrote."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "paymesh",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**self.environment, "PAYMESH_TOPOLOGY_PATH": "topology/ledger/ledger.toml"},
+            cwd=ROOT,
+        )
+        out, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        return out.decode()
+
     def log(self) -> str:
         """What it said."""
         return self._log.read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from paymesh.account import account_id_for, orders
@@ -207,6 +207,24 @@ async def test_deriving_account_ids_needs_no_looking_up(client: LedgerClient) ->
     assert first == again
 
 
+async def test_cutting_the_day_by_the_command_line_parts_statements(
+    ledger: LoneLedger, client: LedgerClient, cast: Cast
+) -> None:
+    first_day = await client.read_business_date()
+    await client.transfer(cast["X"], cast["A"], 100, "EUR", **STEP)
+    assert "CLOSED" in await ledger.command("books", "cut")
+    next_day = await client.read_business_date()
+    assert next_day == first_day + timedelta(days=1)
+    await client.transfer(cast["A"], cast["B"], 30, "EUR", **STEP)
+    before = await client.read_statement(cast["A"], first_day, first_day)
+    after = await client.read_statement(cast["A"], next_day, next_day)
+    both = await client.read_statement(cast["A"], first_day, next_day)
+    assert (before.closing_balance_minor, before.entries_count) == (100, 1)
+    assert (after.opening_balance_minor, after.closing_balance_minor) == (100, 70)
+    assert (both.opening_balance_minor, both.debits_minor, both.credits_minor) == (0, 30, 100)
+    assert "proof: holds" in await ledger.command("books", "proof")
+
+
 async def test_stopping_and_starting_again_keeps_everything(
     database_url: str, ledger: LoneLedger, client: LedgerClient, cast: Cast
 ) -> None:
@@ -229,6 +247,7 @@ async def test_killing_the_process_in_mid_call_books_each_id_once(
     parent = new_id("ord")
     booked: set[str] = set()
     stop = asyncio.Event()
+    patient = ledger.client(Patience(deadline_seconds=90))  # a start takes long on a busy machine
 
     async def book(caller: int) -> int:
         number = 0
@@ -240,7 +259,7 @@ async def test_killing_the_process_in_mid_call_books_each_id_once(
                 for n in range(number, number + 7)
             ]
             number += len(specs)
-            booked.update(one.require().transfer_id for one in await client.book(specs))
+            booked.update(one.require().transfer_id for one in await patient.book(specs))
         return number
 
     callers = [asyncio.create_task(book(caller)) for caller in range(4)]
@@ -248,12 +267,14 @@ async def test_killing_the_process_in_mid_call_books_each_id_once(
         before = len(booked)
         async with asyncio.timeout(60):
             while len(booked) < before + 200:
-                assert not any(task.done() for task in callers)
+                for task in callers:
+                    assert not task.done() or task.result()
                 await asyncio.sleep(0.002)
         await ledger.end(signal.SIGKILL)
         await ledger.start()
     stop.set()
     asked = sum(await asyncio.gather(*callers))
+    await patient.close()
     assert len(booked) == asked
     assert (await available(client, cast))["A"] == asked
     statement = await client.read_statement(cast["A"], *[await client.read_business_date()] * 2)
