@@ -227,9 +227,7 @@ class LedgerProcess:
             debit = credit = choose(self.accounts)
             while credit == debit:
                 credit = self.shop if hot else choose(self.accounts)
-            yield self._transfer(
-                debit, credit, amount_minor=self._random.randint(1, AMOUNT_MINOR_MAX)
-            )
+            yield self._transfer(debit, credit, amount_minor=amount(1, AMOUNT_MINOR_MAX))
 
     def _transfer(self, debit: str, credit: str, *, amount_minor: int) -> TransferSpec:
         transfer_id = self._ids.new("tfr")
