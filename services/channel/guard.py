@@ -119,6 +119,11 @@ class Guard:
         return self._adapter.capabilities
 
     @property
+    def shows_codes(self) -> bool:
+        """See `Adapter.shows_codes`."""
+        return self._adapter.shows_codes
+
+    @property
     def acknowledgement(self) -> Acknowledgement:
         """What to answer to a callback that is safely stored."""
         return self._adapter.acknowledgement

@@ -16,6 +16,7 @@ _QUESTIONED: Final = "tests/integration/channel/test_channel_questioned_callback
 _REFUNDING: Final = "tests/integration/channel/test_channel_refunding.py"
 _OUTCOMES: Final = "tests/integration/channel/test_channel_refund_outcomes.py"
 _NEWS: Final = "tests/integration/channel/test_channel_news_order.py"
+_CODES: Final = "tests/integration/channel/test_lost_codes.py"
 _GUARD: Final = "tests/unit/channel/test_channel_guard.py"
 _CALLBACKS: Final = "tests/conformance/channels/test_channel_callbacks.py"
 
@@ -184,6 +185,15 @@ SAFETIES: Final = (
         before="if verdict in QUESTIONED and told.notice and told.notice.callback_id in kept\n",
         after="if False\n",
         tests=(f"{_QUESTIONED}::test_orphan_is_told_of_once_whoever_takes_its_copies",),
+    ),
+    Safety(
+        name="channel-asks-again-for-codes-only",
+        protects="A card is not charged again for being asked about; only a code, which moves no"
+        " money, is asked for again.",
+        file="services/channel/flows/query_charge.py",
+        before=" or not parts.catalogue.find(charge.channel).guard.shows_codes:\n",
+        after=":\n",
+        tests=(f"{_CODES}::test_a_card_is_never_charged_again_for_being_asked_about",),
     ),
     Safety(
         name="channel-refund-cap",

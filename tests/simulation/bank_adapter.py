@@ -38,6 +38,7 @@ class BankAdapter(Adapter):
     def __init__(self, bank: Bank) -> None:
         super().__init__(bank.channel, BankConfig(), None, bank.clock)  # type: ignore[arg-type]
         self._bank = bank
+        self.shows_codes = bank.is_scanned
 
     async def pay(self, request: PayRequest) -> ChannelResult:
         """Take money."""

@@ -48,6 +48,10 @@ class Adapter:
     capabilities: ClassVar[frozenset[Verb]] = frozenset()
     """The verbs that the class overrides; worked out, never written by hand."""
 
+    shows_codes: bool = False
+    """Whether `pay` only makes a code, and money moves when a payer scans it. Such a code may be
+    asked for again under its reference until it is known."""
+
     acknowledgement: ClassVar[Acknowledgement] = Acknowledgement(200, b"ok")
     """The answer that stops the channel from repeating a callback."""
 

@@ -198,6 +198,8 @@ class AlipayAdapter(Adapter):
         self._private_key = read_private_key(config.private_key.get_secret_value())
         self._alipay_key = read_public_key(config.alipay_public_key)
 
+    shows_codes = True
+
     async def pay(self, request: PayRequest) -> ChannelResult:
         """Make a QR code; the payer has not paid when this returns."""
         content = {

@@ -17,7 +17,7 @@ from common.errors import (
 from common.money import AMOUNT_MINOR_MAX, Money, UnknownCurrencyError, exponent_of
 from services.channel.domain import Charge, ChargeState
 from services.channel.flows.parts import Parts, may_see, owner_of
-from services.channel.flows.query_charge import ask_charge
+from services.channel.flows.query_charge import ask_charge, pay_request_of
 from services.channel.flows.read_result import (
     charge_news,
     failure_news,
@@ -32,7 +32,6 @@ from services.channel.results import (
     Decline,
     DeclineCode,
     DeclinedError,
-    PayRequest,
 )
 from services.channel.store.movements import Opened
 from services.channel.store.news import Told
@@ -132,15 +131,8 @@ async def _send(parts: Parts, charge: Charge, call: CallContext) -> Charge:
     channel = parts.catalogue.find(charge.channel)
     failure: ChannelError | None = None
     try:
-        request = PayRequest(
-            reference=charge.reference,
-            requested_at=charge.created_at,
-            money=charge.amount,
-            subject=charge.subject or charge.payment_id,
-            notify_url=parts.catalogue.callback_url_of(charge.channel),
-            expires_at=charge.expires_at,
-            card_number=await _reveal_card(parts, charge),
-        )
+        url = parts.catalogue.callback_url_of(charge.channel)
+        request = pay_request_of(charge, url, await _reveal_card(parts, charge))
         news = charge_news(await channel.guard.pay(request))
     except ChannelError as error:
         failure, news = error, failure_news(error)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from pydantic import SecretStr
+
 from common.context import CallContext
 from common.errors import NotFoundError
 from services.channel.domain import (
     CHARGE_ENDED,
+    CODE_LIFE,
     Charge,
     ChargeState,
     News,
@@ -18,6 +23,7 @@ from services.channel.results import (
     ChannelError,
     ChannelResult,
     ChannelUnavailableError,
+    PayRequest,
     QueryRequest,
     State,
 )
@@ -76,7 +82,49 @@ async def ask_charge(parts: Parts, charge: Charge, call: CallContext) -> tuple[C
     if not is_open(charge):
         return charge, False
     result = await question(parts, charge)
+    if result.state in (State.NOT_FOUND, State.PENDING) and _lacks_its_code(parts, charge):
+        return await _ask_for_code(parts, charge, result, call)
     return await take_answer(parts, charge, result, "query", call)
+
+
+def _lacks_its_code(parts: Parts, charge: Charge) -> bool:
+    """Say whether a payer could still pay by a code whose answer was lost."""
+    if charge.qr_content or not parts.catalogue.find(charge.channel).guard.shows_codes:
+        return False
+    return parts.clock.now() < (charge.expires_at or charge.created_at + CODE_LIFE)
+
+
+async def _ask_for_code(
+    parts: Parts, charge: Charge, answer: ChannelResult, call: CallContext
+) -> tuple[Charge, bool]:
+    """Ask for the code again, under the same reference, so that the payer can pay.
+
+    Only a code, or that it was paid, is believed of a repeat. Where it is refused, perhaps because
+    the first request came through and has ended, the answer to the question stands.
+    """
+    result, way = answer, "query"
+    with suppress(ChannelError):
+        url = parts.catalogue.callback_url_of(charge.channel)
+        guard = parts.catalogue.find(charge.channel).guard
+        told = await guard.pay(pay_request_of(charge, url))
+        if told.state in (State.PENDING, State.SUCCEEDED, State.CONFLICT):
+            result, way = told, "asked for the code again"
+    return await take_answer(parts, charge, result, way, call)
+
+
+def pay_request_of(
+    charge: Charge, notify_url: str, card_number: SecretStr | None = None
+) -> PayRequest:
+    """Return the request for a charge; a repeat is the same request."""
+    return PayRequest(
+        reference=charge.reference,
+        requested_at=charge.created_at,
+        money=charge.amount,
+        subject=charge.subject or charge.payment_id,
+        notify_url=notify_url,
+        expires_at=charge.expires_at,
+        card_number=card_number,
+    )
 
 
 async def question(parts: Parts, charge: Charge) -> ChannelResult:
