@@ -30,7 +30,7 @@ SAFETIES: Final = (
         after="""\
         try:
 """,
-        tests=(f"{_PURE}[batches]", f"{_PURE}[single]"),
+        tests=(f"{_PURE}[batches/one_id_twice_in_a_call]",),
     ),
     Safety(
         name="ledger-fold-only-inserted",
@@ -50,7 +50,7 @@ SAFETIES: Final = (
         file=_DECISIONS,
         before="        if different is None:\n",
         after="        if True:\n",
-        tests=(f"{_PURE}[single]",),
+        tests=(f"{_PURE}[repeats/a_single_that_differs_names_the_field]",),
     ),
     Safety(
         name="ledger-chain-all-or-none",
@@ -58,7 +58,7 @@ SAFETIES: Final = (
         file=_DECISIONS,
         before="                self._bookings.undo_chain()\n",
         after="                self._bookings.end_chain()\n",
-        tests=(f"{_PURE}[chains]",),
+        tests=(f"{_PURE}[chains/the_second_of_four_fails]",),
     ),
     Safety(
         name="ledger-limit",
@@ -66,7 +66,7 @@ SAFETIES: Final = (
         file="services/account/domain/batches.py",
         before="        return spendable < amount_minor\n",
         after="        return False\n",
-        tests=(f"{_PURE}[single]", f"{_PURE}[batches]"),
+        tests=(f"{_PURE}[single/spending_the_last_unit]",),
     ),
     Safety(
         name="ledger-hold",
@@ -74,7 +74,7 @@ SAFETIES: Final = (
         file="services/account/domain/batches.py",
         before="self.credits_posted - self.debits_posted - self.debits_pending\n",
         after="self.credits_posted - self.debits_posted\n",
-        tests=(f"{_PURE}[pending]",),
+        tests=(f"{_PURE}[pending/holding_keeps_money_back]",),
     ),
     Safety(
         name="ledger-post-within-hold",
@@ -82,7 +82,7 @@ SAFETIES: Final = (
         file=_BOOKINGS,
         before="        if amount > hold.held_minor:\n",
         after="        if False:\n",
-        tests=(f"{_PURE}[pending]",),
+        tests=(f"{_PURE}[pending/posting_more_than_is_held]",),
     ),
     Safety(
         name="ledger-void-tombstone",
@@ -90,7 +90,7 @@ SAFETIES: Final = (
         file=_BOOKINGS,
         before="        if fate is None and pending_id >= self._snapshot.tombstones_from:\n",
         after="        if False:\n",
-        tests=(f"{_PURE}[pending]",),
+        tests=(f"{_PURE}[tombstones/a_void_that_comes_first]",),
     ),
     Safety(
         name="ledger-pending-resolved-once",
@@ -98,7 +98,7 @@ SAFETIES: Final = (
         file=_BOOKINGS,
         before="        del self._holds[hold.id]\n",
         after="",
-        tests=(f"{_PURE}[pending]",),
+        tests=(f"{_PURE}[pending/posting_in_full_ends_the_hold]",),
     ),
     Safety(
         name="ledger-holds-locked",
@@ -141,7 +141,7 @@ SAFETIES: Final = (
         file="services/account/domain/requests.py",
         before="        if not self._earliest <= transfer.id[4:14] <= self._latest:\n",
         after="        if False:\n",
-        tests=(f"{_PURE}[requests]",),
+        tests=(f"{_PURE}[requests/the_window_of_ids]",),
     ),
     Safety(
         name="ledger-outflow-holds-stay",
@@ -149,7 +149,7 @@ SAFETIES: Final = (
         file="services/account/domain/requests.py",
         before="    if transfer.movement.startswith(OUTFLOW_PREFIXES):\n",
         after="    if False:\n",
-        tests=(f"{_PURE}[requests]",),
+        tests=(f"{_PURE}[expiry/what_leaves_never_expires]",),
     ),
     Safety(
         name="ledger-appending-locks",
