@@ -29,6 +29,9 @@ async def _run(wishes: Wishes, folder: Path) -> dict[str, Any]:
     assert report["unfinished"] == 0
     assert report["sandbox_difference_minor"] == 0
     assert report["trial_balance_difference_minor"] == 0
+    assert report["proof_holds"] is True
+    assert report["days_closed"] > 0
+    assert report["vouchers"] > 0
     assert report["webhooks_received_unique"] == report["webhooks_expected"]
     return report
 
