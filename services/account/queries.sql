@@ -47,14 +47,23 @@ FROM day LEFT JOIN locked l ON true;
 -- name: share_accounts
 -- Accounts to whose buffers a batch appends, kept from changing status, limits or buffering. Other
 -- batches may share them, post to them, and drain them meanwhile, so their sums are of no use.
-SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
-       may_go_negative, credit_limit_minor, court_frozen_minor,
-       debits_posted_minor, credits_posted_minor,
-       debits_pending_minor, credits_pending_minor, version, created_at, updated_at, is_buffered
-FROM accounts
-WHERE book = $1 AND id = ANY($2::text[])
-ORDER BY id
-FOR KEY SHARE;
+-- Whoever shares a row does not queue for it; who takes one of these numbers does, so that a change
+-- gets its turn however many batches follow each other (`queue_for_account`). They are few, because
+-- the server has little room for them.
+WITH queue AS MATERIALIZED (
+    SELECT q.id, pg_advisory_xact_lock_shared(1651861094, hashtext(q.id) & 63)
+    FROM unnest($2::text[]) AS q (id)
+)
+SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
+       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
+       a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
+       a.is_buffered
+FROM queue q
+JOIN accounts a ON a.id = q.id
+WHERE a.book = $1
+ORDER BY a.id
+FOR KEY SHARE OF a;
 
 -- name: read_transfers
 -- What is kept under ids. The bounds let the server pass over months that hold none of them.
@@ -275,6 +284,10 @@ SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_
        END AS buffered_minor
 FROM accounts a
 WHERE a.book = $1 AND a.id = ANY($2::text[]);
+
+-- name: queue_for_account
+-- Before `lock_account`: from here on, batches that would share the account wait.
+SELECT pg_advisory_xact_lock(1651861094, hashtext($1) & 63);
 
 -- name: lock_account
 -- One account, to change its status, limits or buffering: nothing is posted or appended until then.

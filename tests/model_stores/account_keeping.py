@@ -45,6 +45,11 @@ def read_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
 
 
 @BOOK.model
+def queue_for_account(rows: Rows, account_id: str) -> None:
+    """Transactions of the model run one after the other."""
+
+
+@BOOK.model
 def lock_account(rows: Rows, book: int, account_id: str) -> list[Row]:
     return LOCKED_ACCOUNT.rows(rows["accounts"].find_keys([account_id], book))
 

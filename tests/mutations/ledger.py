@@ -157,13 +157,10 @@ SAFETIES: Final = (
         " buffered any more, by a batch which still saw it open.",
         file=_QUERIES,
         before="""\
-ORDER BY id
-FOR KEY SHARE;
+FOR KEY SHARE OF a;
 """,
-        after="""\
-ORDER BY id;
-""",
-        tests=(f"{_BUFFERED}::test_freezing_credits_waits_for_what_is_being_appended",),
+        after=";\n",
+        tests=(f"{_BUFFERED}::test_freezing_credits_gets_its_turn_between_batches",),
     ),
     Safety(
         name="ledger-drain-locked",

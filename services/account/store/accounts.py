@@ -79,6 +79,7 @@ class AccountStore:
 
     async def lock(self, connection: Connection, book: int, account_id: str) -> Account | None:
         """Lock one account until the caller's transaction ends, also against appending."""
+        await connection.execute(QUERIES["queue_for_account"], account_id)
         row = await connection.fetchrow(QUERIES["lock_account"], book, account_id)
         return None if row is None else locked_account_from(row)
 

@@ -421,6 +421,36 @@ async def test_freezing_credits_waits_for_what_is_being_appended(
     assert after.version == freezing.result().version
 
 
+async def test_freezing_credits_gets_its_turn_between_batches(
+    new_kit: NewKit, parties: tuple[Account, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that comes while a freeze waits for another batch waits too, and sees it done."""
+    first, second, operator = await new_kit(), await new_kit(), await new_kit()
+    receivable, shop = parties
+    [mine] = await first.open([_another(receivable)])
+    for kit in (first, second):
+        await kit.ledger.post([_move(mine, shop, 1)])
+    unclaimed = AccountSpec(unclaimed_account_id(shop), "platform", "unclaimed", "USD")
+    await operator.open([unclaimed])
+    committing, may_commit = _gate_commits(first, monkeypatch)
+    before = asyncio.create_task(first.ledger.post([_move(mine, shop, 10)]))
+    await committing.wait()
+    request = _change(await _read(operator, shop))
+    freezing = asyncio.create_task(
+        set_account_status(operator.pool, operator.accounts, request, AccountStatus.CREDIT_FROZEN)
+    )
+    await _until_blocked_or_done(operator, freezing)
+    after = asyncio.create_task(second.ledger.post([_move(receivable, shop, 100)]))
+    await _until_blocked_or_done(operator, after, sessions=2)
+    assert not freezing.done()
+    may_commit.set()
+    [[early], [late], frozen] = await asyncio.gather(before, after, freezing)
+    assert (early.is_buffered, early.redirected_to) == (True, "")
+    assert (late.is_buffered, late.redirected_to) == (False, unclaimed.id)
+    assert (frozen.available_minor, frozen.buffered_minor) == (12, 0)
+    assert await _read(operator, shop) == frozen
+
+
 async def test_draining_waits_for_another_drain_and_goes_on_behind_it(
     new_kit: NewKit, kit: LedgerKit, parties: tuple[Account, Account]
 ) -> None:
@@ -455,14 +485,16 @@ def _gate_commits(
     return committing, may_commit
 
 
-async def _until_blocked_or_done(kit: LedgerKit, task: asyncio.Task[Any]) -> None:
-    """Wait until a session of the database waits for a lock, or nothing keeps the task any more."""
+async def _until_blocked_or_done(
+    kit: LedgerKit, task: asyncio.Task[Any], sessions: int = 1
+) -> None:
+    """Wait until so many sessions of the database wait for locks, or nothing keeps the task."""
     blocked = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(20), kit.pool.acquire() as connection:
-        while not task.done() and not await connection.fetchval(blocked):  # noqa: ASYNC110
+        while not task.done() and await connection.fetchval(blocked) < sessions:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
