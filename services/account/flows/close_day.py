@@ -20,7 +20,7 @@ from services.account.domain.days import BusinessDay, Day, DayReport, DayState, 
 from services.account.domain.proofs import Proof
 from services.account.flows.cut_day import Tell, cut_book
 from services.account.flows.make_vouchers import make_vouchers
-from services.account.flows.prove_books import DayProofs, Prover, report_broken
+from services.account.flows.prove_books import DayProofs, Prover, report
 from services.account.store.days import BusinessDayStore, DayMove, DayStore
 from services.account.store.vouchers import VoucherStore
 
@@ -162,7 +162,7 @@ class DayCloser:
     def _note(self, result: DayProofs, proved: Sequence[BusinessDay]) -> None:
         """Say what is broken, and put off the next proof of it."""
         for proof in result.proofs.values():
-            report_broken(proof)
+            report(proof)
         now = self._clock.monotonic()
         for day in proved:
             times = self._broken.pop(day.day, (0, 0.0))[0]
