@@ -4,12 +4,16 @@
 -- Postings, booked and refused, with the kinds of their accounts; the calls that they came in; and
 -- the vouchers of both and of the story's events, with their lines. Vouchers of the journal are found
 -- by their transfers, and what stands in their place by what took them back: there is no index of
--- them by story.
+-- them by story. (OFFSET 0 lets each be looked up by itself, whatever is known of the tables.)
 WITH journal AS MATERIALIZED (
     SELECT v.book, v.id
     FROM transfers AS t
-    JOIN all_vouchers AS v ON v.book = t.book AND v.business_date = t.business_date
-        AND v.source = 'JOURNAL' AND v.source_id = t.id
+    CROSS JOIN LATERAL (
+        SELECT a.book, a.id FROM all_vouchers AS a
+        WHERE a.book = t.book AND a.business_date = t.business_date AND a.source_id = t.id
+            AND a.source = 'JOURNAL'
+        OFFSET 0
+    ) AS v
     WHERE t.biz_trace_id = $1 AND t.biz_trace_id <> ''
 ), told_by AS MATERIALIZED (
     SELECT book, id FROM journal
@@ -25,7 +29,14 @@ WITH journal AS MATERIALIZED (
     SELECT v.book, v.business_date, v.number, v.tenant_id, v.mode, v.id, v.recorded_at, v.source,
         v.source_id, v.summary, v.currency_code, v.rule, v.rule_version, v.value_on, v.actor
     FROM told_by AS j
-    JOIN all_vouchers AS v ON v.book = j.book AND v.id = j.id
+    CROSS JOIN LATERAL (
+        SELECT a.book, a.business_date, a.number, a.tenant_id, a.mode, a.id, a.recorded_at,
+            a.source, a.source_id, a.summary, a.currency_code, a.rule, a.rule_version, a.value_on,
+            a.actor
+        FROM all_vouchers AS a
+        WHERE a.book = j.book AND a.id = j.id
+        OFFSET 0
+    ) AS v
 )
 SELECT at, kind, subject, summary, details FROM (
     SELECT booked_at AS at, 'call' AS kind, 'reference ' || reference_id AS subject,

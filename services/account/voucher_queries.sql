@@ -381,11 +381,17 @@ ORDER BY v.business_date, v.number
 LIMIT $9;
 
 -- name: list_lines
--- The lines of vouchers of one world.
+-- The lines of vouchers of one world. Each voucher's are looked up by themselves (OFFSET 0 keeps the
+-- planner from joining whole tables, of which it may know nothing yet).
 SELECT l.business_date, l.number, l.subject_code, l.is_debit, l.amount_minor
 FROM unnest($4::date[], $5::bigint[]) AS wanted (business_date, number)
-JOIN all_voucher_lines AS l ON l.book = $1 AND l.business_date = wanted.business_date
-    AND l.tenant_id = $2 AND l.mode = $3 AND l.number = wanted.number
+CROSS JOIN LATERAL (
+    SELECT a.business_date, a.number, a.line, a.subject_code, a.is_debit, a.amount_minor
+    FROM all_voucher_lines AS a
+    WHERE a.book = $1 AND a.business_date = wanted.business_date AND a.tenant_id = $2
+        AND a.mode = $3 AND a.number = wanted.number
+    OFFSET 0
+) AS l
 ORDER BY l.business_date, l.number, l.line;
 
 -- name: sum_subjects

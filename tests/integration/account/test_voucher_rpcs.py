@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Any
@@ -177,6 +178,38 @@ async def test_taking_a_voucher_back_exchanges_its_sides_once(books: GeneralLedg
     assert raised.value.metadata["reversed_by_id"] == made.reversal.id
     assert (await refusal(books.reverse(made.reversal.id)))[0] == "STATE_CONFLICT"
     assert len(await books.register()) == 2
+
+
+async def test_many_that_take_one_voucher_back_at_once_take_it_back_once(
+    books: GeneralLedger,
+) -> None:
+    voucher = await books.book()
+    answers = await asyncio.gather(
+        *(books.reverse(voucher.id) for _ in range(5)), return_exceptions=True
+    )
+    refused = [one.remote_reason for one in answers if isinstance(one, RemoteError)]
+    assert refused == ["VOUCHER_REVERSED"] * 4
+    assert [one.number for one in await books.register()] == [1, 2]
+
+
+async def test_one_order_that_comes_many_times_at_once_is_booked_once(
+    books: GeneralLedger,
+) -> None:
+    answers = await asyncio.gather(*(books.book(request_id="rent") for _ in range(5)))
+    assert len({one.id for one in answers}) == 1
+    assert [one.number for one in await books.register()] == [1]
+
+
+async def test_vouchers_of_all_sources_at_once_leave_no_gap(books: GeneralLedger) -> None:
+    await books.outer.open_cast()
+    await asyncio.gather(
+        *(books.book() for _ in range(6)),
+        *(books.hear(books.event()) for _ in range(6)),
+        *(books.outer.post(books.outer.move(n)) for n in range(6)),
+        books.make(),
+    )
+    await books.make()
+    assert [one.number for one in await books.register()] == list(range(1, 19))
 
 
 async def test_taking_back_under_a_request_that_took_another_back_is_refused(
