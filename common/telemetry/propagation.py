@@ -23,12 +23,15 @@ TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
 BIZ_TRACE_ID: Final = "biz_trace_id"
+_OWN_MEMBER: Final = f"{BIZ_TRACE_ID}="
 
 _TRACEPARENT_FORM: Final = re.compile(
     r"^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$"
 )
 # Longest header that is looked at; W3C asks for 8192 bytes of baggage, ours is one short member.
 _HEADER_LENGTH_MAX: Final = 8192
+# What RFC 3986 never escapes.
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*")
 _BIZ_TRACE_ID_FORM: Final = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
 
 
@@ -61,7 +64,7 @@ def inject(call: CallContext) -> dict[str, str]:
         if span.trace_state:
             headers[TRACESTATE] = span.trace_state.to_header()
     if call.biz_trace_id:
-        headers[BAGGAGE] = f"{BIZ_TRACE_ID}={quote(call.biz_trace_id, safe='')}"
+        headers[BAGGAGE] = format_baggage(call.biz_trace_id)
     return headers
 
 
@@ -69,7 +72,7 @@ def extract(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Carried:
     """Read what another process sent; a malformed header counts as absent."""
     values = headers if isinstance(headers, Mapping) else dict(headers)
     span = parse_traceparent(values.get(TRACEPARENT, ""), values.get(TRACESTATE, ""))
-    return Carried(biz_trace_id=_read_biz_trace_id(values.get(BAGGAGE, "")), span_context=span)
+    return Carried(biz_trace_id=read_biz_trace_id(values.get(BAGGAGE, "")), span_context=span)
 
 
 def current_traceparent() -> str:
@@ -109,7 +112,20 @@ def detach(token: Token[otel_context.Context]) -> None:
     otel_context.detach(token)
 
 
-def _read_biz_trace_id(header: str) -> str:
+def format_baggage(biz_trace_id: str) -> str:
+    """Return a `baggage` header that names the story."""
+    # Nearly every story's id is an id of ours, in which nothing needs an escape.
+    if _UNRESERVED.fullmatch(biz_trace_id) is None:
+        biz_trace_id = quote(biz_trace_id, safe="")
+    return f"{BIZ_TRACE_ID}={biz_trace_id}"
+
+
+def read_biz_trace_id(header: str) -> str:
+    """Read the story that a `baggage` header names; empty where it names none of the right form."""
+    if header.startswith(_OWN_MEMBER):  # as our own processes write it, alone and without escapes
+        value = header[len(_OWN_MEMBER) :]
+        if _BIZ_TRACE_ID_FORM.fullmatch(value):
+            return value
     if not header or len(header) > _HEADER_LENGTH_MAX:
         return ""
     for member in header.split(","):

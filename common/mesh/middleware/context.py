@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote
 
 from common.context import LANE_DEFAULT, ActorType, CallContext, Principal, bound
 from common.errors import UnauthenticatedError
@@ -21,7 +20,7 @@ from common.mesh.caller_token import CALLER_KEY, CallerTokens
 from common.mesh.incoming import IncomingCall, IncomingMiddleware
 from common.mesh.outgoing import OutgoingCall, OutgoingMiddleware
 from common.mesh.principal_token import PRINCIPAL_KEY, PrincipalTokens
-from common.telemetry.propagation import BAGGAGE, BIZ_TRACE_ID, extract
+from common.telemetry.propagation import BAGGAGE, format_baggage, read_biz_trace_id
 
 LANE_KEY: Final = "paymesh-lane"
 CAUSATION_KEY: Final = "paymesh-causation"
@@ -58,7 +57,7 @@ class IncomingContext(IncomingMiddleware):
         baggage = headers.get(BAGGAGE)
         call.context = context = CallContext(
             principal,
-            "" if baggage is None else _biz_trace_id(str(baggage)),
+            "" if baggage is None else read_biz_trace_id(str(baggage)),
             caller,
             str(headers.get(LANE_KEY, LANE_DEFAULT))[:_LABEL_LENGTH_MAX],
             call.work_until,
@@ -77,16 +76,6 @@ class IncomingContext(IncomingMiddleware):
                 raise UnauthenticatedError
             return str(said)
         return "" if said is None else self._callers.read(str(said), call.started_at)
-
-
-@lru_cache(maxsize=4_096)
-def _biz_trace_id(baggage: str) -> str:
-    return extract({BAGGAGE: baggage}).biz_trace_id
-
-
-@lru_cache(maxsize=4_096)
-def _baggage(biz_trace_id: str) -> str:
-    return f"{BIZ_TRACE_ID}={quote(biz_trace_id, safe='')}"
 
 
 class OutgoingContext(OutgoingMiddleware):
@@ -112,7 +101,7 @@ class OutgoingContext(OutgoingMiddleware):
         if principal.actor_id or principal.merchant_id:
             metadata.append((PRINCIPAL_KEY, self._principals.sign(principal, call.started_at)))
         if context.biz_trace_id:
-            metadata.append((BAGGAGE, _baggage(context.biz_trace_id)))
+            metadata.append((BAGGAGE, format_baggage(context.biz_trace_id)))
         if context.lane != LANE_DEFAULT:
             metadata.append((LANE_KEY, context.lane))
         if context.causation_id:
