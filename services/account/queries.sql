@@ -332,46 +332,47 @@ SELECT 1 FROM accounts WHERE book = $1 AND id = $2 FOR NO KEY UPDATE;
 
 -- name: drain_buffer
 -- Credits of a locked account's buffer become entries, in the order in which they were appended, as
--- long as their sum stays below $4. The entries tell the drain's time, and when their credit was
--- appended. Returns how many there were; no row when there were none.
+-- long as the account's sum stays below $4. The entries tell the drain's time, and when their credit
+-- was appended. Returns how many there were; no row when there were none. Nothing is joined to the
+-- buffer, which the server believes to be as empty as it often is.
 WITH account AS MATERIALIZED (
-    SELECT debits_posted_minor, credits_posted_minor, credits_pending_minor, version,
-           clock_timestamp() AS now
+    SELECT debits_posted_minor, credits_posted_minor, version,
+           $4 - credits_posted_minor - credits_pending_minor AS room, clock_timestamp() AS now
     FROM accounts
     WHERE book = $1 AND id = $2
 ), oldest AS MATERIALIZED (
-    SELECT place, transfer_id, business_date, booked_at, amount_minor
+    SELECT place, amount_minor
     FROM buffered_credits
     WHERE book = $1 AND account_id = $2
     ORDER BY place
     LIMIT $3
 ), due AS MATERIALIZED (
+    SELECT place, sum(amount_minor) OVER (ORDER BY place) AS total FROM oldest
+), taken AS (
+    DELETE FROM buffered_credits
+    WHERE book = $1 AND account_id = $2
+      AND place <= (SELECT max(place) FROM due WHERE total <= (SELECT room FROM account))
+    RETURNING place, transfer_id, business_date, booked_at, amount_minor
+), placed AS MATERIALIZED (
     SELECT transfer_id, business_date, booked_at, amount_minor,
            row_number() OVER (ORDER BY place) AS step,
            sum(amount_minor) OVER (ORDER BY place) AS total
-    FROM oldest
-), taken AS (
-    DELETE FROM buffered_credits b
-    USING due d, account a
-    WHERE b.book = $1 AND b.account_id = $2 AND b.transfer_id = d.transfer_id
-      AND d.total <= $4 - a.credits_posted_minor - a.credits_pending_minor
-    RETURNING d.transfer_id, d.business_date, d.booked_at, d.amount_minor, d.step, d.total
+    FROM taken
 ), lines AS (
     INSERT INTO entries (
         book, booked_at, business_date, account_id, version, transfer_id, is_debit, amount_minor,
         debits_posted_minor, credits_posted_minor, appended_at
     )
-    SELECT $1, a.now, t.business_date, $2, a.version + t.step, t.transfer_id, false,
-           t.amount_minor, a.debits_posted_minor, a.credits_posted_minor + t.total, t.booked_at
-    FROM taken t CROSS JOIN account a
-    ORDER BY t.step
+    SELECT $1, a.now, p.business_date, $2, a.version + p.step, p.transfer_id, false,
+           p.amount_minor, a.debits_posted_minor, a.credits_posted_minor + p.total, p.booked_at
+    FROM placed p CROSS JOIN account a
 )
 UPDATE accounts
 SET credits_posted_minor = s.credits_posted, version = s.version, updated_at = s.now
 FROM (
-    SELECT count(t.step) AS credits, a.credits_posted_minor + sum(t.amount_minor) AS credits_posted,
-           a.version + count(t.step) AS version, a.now
-    FROM account a CROSS JOIN taken t
+    SELECT max(p.step) AS credits, a.credits_posted_minor + max(p.total) AS credits_posted,
+           a.version + max(p.step) AS version, a.now
+    FROM account a CROSS JOIN placed p
     GROUP BY a.credits_posted_minor, a.version, a.now
 ) s
 WHERE book = $1 AND id = $2
