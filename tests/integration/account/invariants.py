@@ -49,6 +49,29 @@ _QUERIES: Final = {
         ) AS line
         WHERE debits_off <> 0 OR credits_off <> 0 OR step < 1 OR NOT in_time
     """,
+    # A cut drains all buffers first, so days follow each other along every account.
+    "a line's day is before the one before": """
+        SELECT * FROM (
+            SELECT account_id, version, business_date,
+                   lag(business_date) OVER w AS before
+            FROM entries
+            WINDOW w AS (PARTITION BY book, account_id ORDER BY version)
+        ) AS line
+        WHERE business_date < before
+    """,
+    # By its transaction each day ends before the next begins: so vouchers know it complete.
+    "days overlap": """
+        SELECT * FROM (
+            SELECT book, business_date, first,
+                   lag(last) OVER (PARTITION BY book ORDER BY business_date) AS last_before
+            FROM (
+                SELECT book, business_date, min(written_in::text::bigint) AS first,
+                       max(written_in::text::bigint) AS last
+                FROM transfers GROUP BY book, business_date
+            ) AS day
+        ) AS days
+        WHERE first <= last_before
+    """,
     "a line is newer than its account": """
         SELECT e.account_id, e.version, a.version
         FROM entries e JOIN accounts a ON (a.book, a.id) = (e.book, e.account_id)

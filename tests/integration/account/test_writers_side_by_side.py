@@ -8,10 +8,12 @@ failures are theirs to settle: whoever calls hears what became of each transfer,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -174,10 +176,16 @@ class Melee:
                 assert (before.reason, before.booked_minor) == (result.reason, result.booked_minor)
 
     async def keep_house(self) -> None:
-        """Expire, drain, freeze and unfreeze, as processes and operators do meanwhile."""
+        """Expire, drain, freeze and unfreeze, cut days, as processes and operators do meanwhile."""
         kit = self.kits[-1]
         books = DatabaseBooks(kit, self.tenant)
-        while True:
+        today = await kit.days.read(0)
+        assert today is not None
+        for number in itertools.count():
+            if number % 5 == 0:
+                today += timedelta(days=1)
+                await books.advance(today)
+                self.counts["days"] += 1
             await expire_holds(kit.ledger, kit.reading, 0)
             await drain_buffers(BufferStore(kit.pool), 0)
             name = self.chance.choice("ABMS")
@@ -232,7 +240,7 @@ async def _check(melee: Melee) -> None:
         assert replace(answer, refusal=None) == replace(result, refusal=None)
         assert answer.reason == result.reason
     # Something of everything happened, and the reader was there.
-    for word in ("BOOKED", "INSUFFICIENT_FUNDS", "LINKED_TRANSFER_FAILED", "snapshots"):
+    for word in ("BOOKED", "INSUFFICIENT_FUNDS", "LINKED_TRANSFER_FAILED", "snapshots", "days"):
         assert melee.counts[word] > 0, melee.counts
 
 
