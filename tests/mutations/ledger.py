@@ -16,6 +16,9 @@ _PURE: Final = (
 )
 _FLOWS: Final = "tests/integration/account/test_ledger_flows.py"
 _BUFFERED: Final = "tests/integration/account/test_buffered_accounts.py"
+_BESIDE: Final = "tests/integration/account/test_writers_side_by_side.py"
+_BAD: Final = "tests/integration/account/test_bad_transfers.py"
+_CALLS: Final = "tests/integration/account/test_bad_account_calls.py"
 
 SAFETIES: Final = (
     Safety(
@@ -169,6 +172,39 @@ FOR KEY SHARE OF a;
         before="SELECT 1 FROM accounts WHERE book = $1 AND id = $2 FOR NO KEY UPDATE;\n",
         after="SELECT 1 FROM accounts WHERE book = $1 AND id = $2;\n",
         tests=(f"{_BUFFERED}::test_draining_waits_for_another_drain_and_goes_on_behind_it",),
+    ),
+    Safety(
+        name="ledger-changes-tried-again",
+        protects="Who stands between two batches in a deadlock does not hear of it.",
+        file="common/db/conflicts.py",
+        before="            if classify(error) is not Failure.RETRY_WHOLE:\n",
+        after="            if True:\n",
+        tests=(f"{_BESIDE}::test_standing_between_two_batches_in_a_deadlock_is_tried_again",),
+    ),
+    Safety(
+        name="ledger-wrong-items-alone",
+        protects="A pending id that nobody can have made is refused alone: its month would fail all"
+        " that travels with it.",
+        file="services/account/domain/requests.py",
+        before="        if transfer.pending_id[4:14] > self._latest:\n",
+        after="        if False:\n",
+        tests=(f"{_BAD}::test_booking_wrong_items_among_right_ones_books_the_right_ones",),
+    ),
+    Safety(
+        name="ledger-references-printable",
+        protects="A text that the database cannot take is refused as the caller's fault.",
+        file="services/account/domain/requests.py",
+        before="        if not transfer.reference_id.isprintable():\n",
+        after="        if False:\n",
+        tests=(f"{_BAD}::test_booking_wrong_items_among_right_ones_books_the_right_ones",),
+    ),
+    Safety(
+        name="no-nul-in-texts",
+        protects="A text with U+0000 is refused before anything is done, not by the database.",
+        file="common/mesh/middleware/validation.py",
+        before='                if "\\0" in one:\n',
+        after="                if False:\n",
+        tests=(f"{_CALLS}::test_calling_with_hostile_input_is_refused_and_does_nothing",),
     ),
     Safety(
         name="ledger-changes-drain-first",
