@@ -18,11 +18,11 @@ async def test_posting_from_several_writers_answers_like_the_plain_model(new_kit
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_posting_for_long_from_several_writers_answers_like_the_plain_model(
     new_kit: NewKit,
 ) -> None:
-    await _run(new_kit, examples=150, steps=40)
+    await _run(new_kit, examples=100, steps=40)
 
 
 async def _run(new_kit: NewKit, *, examples: int, steps: int) -> None:
