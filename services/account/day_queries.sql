@@ -33,6 +33,7 @@ WHERE EXISTS (
     WHERE t.book = d.book AND t.written_in > coalesce(c.written_in, '0'::xid8)
       AND t.written_in < d.watermark AND t.business_date = d.business_date
       AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+    OFFSET 0  -- looked up for each day
 );
 
 -- name: move_days
@@ -71,6 +72,7 @@ CROSS JOIN LATERAL (
     FROM transfers t
     WHERE t.book = d.book AND t.written_in > coalesce(c.written_in, '0'::xid8)
       AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+    OFFSET 0  -- behind each cursor; joined the other way round, all transfers would be read
 ) t
 GROUP BY d.book, t.business_date;
 

@@ -1,10 +1,40 @@
 -- The proof: the outer accounts add up to the general ledger. All statements of one proof run in
 -- one snapshot. Amounts are debits less credits.
 
--- name: read_terms
--- What the lines are made of, by world, currency and subject: sums of accounts and of buffered
--- credits, the general ledger without closings, and transfers that have no voucher yet. An account
--- of a kind without a subject shows under an empty one.
+-- name: sum_books
+-- What the accounts have posted and buffered and what the general ledger says without closings, by
+-- world, currency and subject. An account of a kind without a subject shows under an empty one.
+WITH terms AS (
+    SELECT tenant_id, mode, currency_code, kind,
+           sum(debits_posted_minor) - sum(credits_posted_minor) AS outer_minor,
+           0::numeric AS buffered_minor
+    FROM accounts
+    GROUP BY tenant_id, mode, currency_code, kind
+    UNION ALL
+    SELECT a.tenant_id, a.mode, a.currency_code, a.kind, 0, -sum(b.amount_minor)
+    FROM buffered_credits b
+    JOIN accounts a ON a.book = b.book AND a.id = b.account_id
+    GROUP BY a.tenant_id, a.mode, a.currency_code, a.kind
+), sums AS (
+    SELECT t.tenant_id, t.mode, t.currency_code, coalesce(k.subject_code, '') AS subject_code,
+           t.outer_minor, t.buffered_minor, 0::numeric AS inner_minor
+    FROM terms t
+    LEFT JOIN subject_kinds k ON k.kind = t.kind
+    UNION ALL
+    SELECT tenant_id, mode, currency_code, subject_code, 0, 0,
+           sum(debits_minor) - sum(credits_minor)
+    FROM subject_balances
+    WHERE subject_code IN (SELECT subject_code FROM subject_kinds)
+    GROUP BY tenant_id, mode, currency_code, subject_code
+)
+SELECT s.tenant_id, s.mode, s.currency_code, s.subject_code, coalesce(c.normal_side, 'DEBIT'),
+       sum(s.outer_minor), sum(s.buffered_minor), sum(s.inner_minor)
+FROM sums s
+LEFT JOIN subjects c ON c.code = s.subject_code
+GROUP BY s.tenant_id, s.mode, s.currency_code, s.subject_code, c.normal_side;
+
+-- name: sum_in_flight
+-- What transfers moved that have no voucher yet, by world, currency and subject.
 WITH flying AS MATERIALIZED (
     SELECT t.book, t.debit_account_id, t.credited_id, t.booked_minor
     FROM business_dates d
@@ -15,47 +45,20 @@ WITH flying AS MATERIALIZED (
         FROM transfers t
         WHERE t.book = d.book AND t.written_in > coalesce(c.written_in, '0'::xid8)
           AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+        OFFSET 0  -- behind each cursor; joined the other way round, all transfers would be read
     ) t
 ), sides AS (
     SELECT book, debit_account_id AS account_id, sum(booked_minor) AS amount
     FROM flying GROUP BY book, debit_account_id
     UNION ALL
     SELECT book, credited_id, -sum(booked_minor) FROM flying GROUP BY book, credited_id
-    UNION ALL
-    -- Marked by a book of none: what waits in buffers.
-    SELECT -1 - book, account_id, -sum(amount_minor)
-    FROM buffered_credits GROUP BY book, account_id
-), terms AS (
-    SELECT tenant_id, mode, currency_code, kind,
-           sum(debits_posted_minor) - sum(credits_posted_minor) AS outer_minor,
-           0::numeric AS buffered_minor, 0::numeric AS in_flight_minor
-    FROM accounts
-    GROUP BY tenant_id, mode, currency_code, kind
-    UNION ALL
-    SELECT a.tenant_id, a.mode, a.currency_code, a.kind, 0,
-           coalesce(sum(s.amount) FILTER (WHERE s.book < 0), 0),
-           coalesce(sum(s.amount) FILTER (WHERE s.book >= 0), 0)
-    FROM sides s
-    JOIN accounts a ON a.book = CASE WHEN s.book < 0 THEN -1 - s.book ELSE s.book END
-                   AND a.id = s.account_id
-    GROUP BY a.tenant_id, a.mode, a.currency_code, a.kind
-), sums AS (
-    SELECT t.tenant_id, t.mode, t.currency_code, coalesce(k.subject_code, '') AS subject_code,
-           t.outer_minor, t.buffered_minor, 0::numeric AS inner_minor, t.in_flight_minor
-    FROM terms t
-    LEFT JOIN subject_kinds k ON k.kind = t.kind
-    UNION ALL
-    SELECT tenant_id, mode, currency_code, subject_code, 0, 0,
-           sum(debits_minor) - sum(credits_minor), 0
-    FROM subject_balances
-    WHERE subject_code IN (SELECT subject_code FROM subject_kinds)
-    GROUP BY tenant_id, mode, currency_code, subject_code
 )
-SELECT s.tenant_id, s.mode, s.currency_code, s.subject_code, coalesce(c.normal_side, 'DEBIT'),
-       sum(s.outer_minor), sum(s.buffered_minor), sum(s.inner_minor), sum(s.in_flight_minor)
-FROM sums s
-LEFT JOIN subjects c ON c.code = s.subject_code
-GROUP BY s.tenant_id, s.mode, s.currency_code, s.subject_code, c.normal_side;
+SELECT a.tenant_id, a.mode, a.currency_code, coalesce(k.subject_code, '') AS subject_code,
+       sum(s.amount) AS amount
+FROM sides s
+JOIN accounts a ON a.book = s.book AND a.id = s.account_id
+LEFT JOIN subject_kinds k ON k.kind = a.kind
+GROUP BY a.tenant_id, a.mode, a.currency_code, k.subject_code;
 
 -- name: list_in_flight
 -- Transfers that have no voucher yet: how many, and the ids of the oldest.
@@ -68,47 +71,35 @@ WITH flying AS MATERIALIZED (
         FROM transfers t
         WHERE t.book = d.book AND t.written_in > coalesce(c.written_in, '0'::xid8)
           AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+        OFFSET 0  -- behind each cursor; joined the other way round, all transfers would be read
     ) t
 )
 SELECT (SELECT count(*) FROM flying) AS count,
        ARRAY(SELECT id FROM flying ORDER BY id LIMIT $1) AS ids;
 
 -- name: compare_days
--- Subjects whose sums of a day differ: what transfers moved, entries say, vouchers tell, and the
--- day's sums keep. Of the given days ($1 books, $2 dates; $4 no transfer of them was written in an
--- earlier transaction), or of all when $3.
-WITH wanted AS MATERIALIZED (
-    SELECT book, business_date FROM unnest($1::smallint[], $2::date[]) AS w (book, business_date)
-), moved AS MATERIALIZED (
-    SELECT t.book, t.business_date, t.id, t.debit_account_id, t.booked_minor,
+-- Subjects whose sums of a day differ, of all days: what transfers moved, entries say, vouchers tell,
+-- and the day's sums keep.
+WITH moved AS MATERIALIZED (
+    SELECT t.book, t.business_date, t.debit_account_id, t.booked_minor,
            coalesce(t.redirected_to, t.credit_account_id) AS credited_id,
-           t.written_in <= coalesce(c.written_in, '0'::xid8) AS is_due
+           CASE WHEN t.written_in <= coalesce(c.written_in, '0'::xid8) THEN t.booked_minor ELSE 0 END
+               AS due_minor
     FROM transfers t
     LEFT JOIN voucher_cursors c ON c.book = t.book
-    WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST') AND t.written_in >= $4::xid8
-      AND t.book IN (SELECT book FROM business_dates)
-      AND ($3 OR (t.book, t.business_date) IN (SELECT book, business_date FROM wanted))
+    WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
 ), amounts AS (
     SELECT book, business_date, debit_account_id AS account_id, booked_minor AS moved,
-           CASE WHEN is_due THEN booked_minor ELSE 0 END AS due, 0 AS entered
+           due_minor AS due, 0 AS entered
     FROM moved
     UNION ALL
-    SELECT book, business_date, credited_id, -booked_minor,
-           CASE WHEN is_due THEN -booked_minor ELSE 0 END, 0
-    FROM moved
+    SELECT book, business_date, credited_id, -booked_minor, -due_minor, 0 FROM moved
     UNION ALL
-    SELECT e.book, e.business_date, e.account_id, 0, 0,
-           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
-    FROM entries e
-    WHERE $3 OR (
-        (e.book, e.business_date) IN (SELECT book, business_date FROM wanted)
-        AND e.transfer_id >= coalesce((SELECT min(id) FROM moved), '')
-        AND e.transfer_id <= coalesce((SELECT max(id) FROM moved), '~')
-    )
+    SELECT book, business_date, account_id, 0, 0,
+           CASE WHEN is_debit THEN amount_minor ELSE -amount_minor END
+    FROM entries
     UNION ALL
-    SELECT b.book, b.business_date, b.account_id, 0, 0, -b.amount_minor
-    FROM buffered_credits b
-    WHERE $3 OR (b.book, b.business_date) IN (SELECT book, business_date FROM wanted)
+    SELECT book, business_date, account_id, 0, 0, -amount_minor FROM buffered_credits
 ), outer_sums AS (
     SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
            coalesce(k.subject_code, '') AS subject_code,
@@ -129,7 +120,6 @@ WITH wanted AS MATERIALIZED (
     JOIN all_vouchers v ON v.book = l.book AND v.business_date = l.business_date
                        AND v.tenant_id = l.tenant_id AND v.mode = l.mode AND v.number = l.number
     WHERE v.source <> 'CLOSING'
-      AND ($3 OR (l.book, l.business_date) IN (SELECT book, business_date FROM wanted))
     GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
 ), all_sums AS (
     SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
@@ -139,10 +129,107 @@ WITH wanted AS MATERIALIZED (
     SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, told, 0
     FROM told
     UNION ALL
-    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, 0,
-           debits_minor - credits_minor
-    FROM subject_balances
-    WHERE $3 OR (book, business_date) IN (SELECT book, business_date FROM wanted)
+    SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
+           b.debits_minor - b.credits_minor
+    FROM subject_balances b
+)
+SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
+       coalesce(s.mode, '') AS mode, coalesce(s.currency_code, '') AS currency_code,
+       s.subject_code, bool_or(k.subject_code IS NOT NULL OR s.subject_code = '') AS is_controlled,
+       sum(s.moved) AS moved, sum(s.entered) AS entered, sum(s.due) AS due, sum(s.told) AS told,
+       sum(s.kept) AS kept
+FROM all_sums s
+LEFT JOIN (SELECT DISTINCT subject_code FROM subject_kinds) k ON k.subject_code = s.subject_code
+GROUP BY s.book, s.business_date, s.tenant_id, s.mode, s.currency_code, s.subject_code
+HAVING sum(s.told) <> sum(s.kept)
+    OR (bool_or(k.subject_code IS NOT NULL OR s.subject_code = '')
+        AND (sum(s.moved) <> sum(s.entered) OR sum(s.due) <> sum(s.told)))
+ORDER BY s.business_date, s.book, s.tenant_id, s.mode, s.currency_code, s.subject_code
+LIMIT $1;
+
+-- name: compare_cut_days
+-- The same of cut days ($1 books, $2 dates), whose transfers were written in transactions from $3 to
+-- before $4. All is found by key, so it costs what the days hold and not what the tables hold; the
+-- entries are those of the days' transfers.
+WITH wanted AS MATERIALIZED (
+    SELECT book, business_date FROM unnest($1::smallint[], $2::date[]) AS w (book, business_date)
+), moved AS MATERIALIZED (
+    SELECT t.book, t.business_date, t.id, t.booked_at, t.debit_account_id, t.booked_minor,
+           t.debit_version, t.credit_version, t.is_buffered,
+           coalesce(t.redirected_to, t.credit_account_id) AS credited_id,
+           CASE WHEN t.written_in <= coalesce(c.written_in, '0'::xid8) THEN t.booked_minor ELSE 0 END
+               AS due_minor
+    FROM (SELECT DISTINCT book FROM wanted) b
+    LEFT JOIN voucher_cursors c ON c.book = b.book
+    JOIN transfers t ON t.book = b.book AND t.written_in >= $3::xid8 AND t.written_in < $4::xid8
+    WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+      AND (t.book, t.business_date) IN (SELECT book, business_date FROM wanted)
+), amounts AS (
+    SELECT book, business_date, debit_account_id AS account_id, booked_minor AS moved,
+           due_minor AS due, 0 AS entered
+    FROM moved
+    UNION ALL
+    SELECT book, business_date, credited_id, -booked_minor, -due_minor, 0 FROM moved
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, 0, 0,
+           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.debit_account_id
+                  AND e.version = m.debit_version AND e.transfer_id = m.id
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, 0, 0,
+           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
+                  AND e.version = m.credit_version AND e.transfer_id = m.id
+    WHERE NOT m.is_buffered
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, 0, 0,
+           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
+                  AND e.appended_at = m.booked_at AND e.transfer_id = m.id
+    WHERE m.is_buffered
+    UNION ALL
+    SELECT m.book, b.business_date, b.account_id, 0, 0, -b.amount_minor
+    FROM moved m
+    JOIN buffered_credits b ON b.book = m.book AND b.account_id = m.credited_id
+                           AND b.transfer_id = m.id
+    WHERE m.is_buffered
+), outer_sums AS (
+    SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
+           coalesce(k.subject_code, '') AS subject_code,
+           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due
+    FROM (
+        SELECT book, business_date, account_id, sum(moved) AS moved, sum(entered) AS entered,
+               sum(due) AS due
+        FROM amounts
+        GROUP BY book, business_date, account_id
+    ) m
+    LEFT JOIN accounts a ON a.book = m.book AND a.id = m.account_id
+    LEFT JOIN subject_kinds k ON k.kind = a.kind
+    GROUP BY m.book, m.business_date, a.tenant_id, a.mode, a.currency_code, k.subject_code
+), told AS (
+    SELECT l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code,
+           sum(CASE WHEN l.is_debit THEN l.amount_minor ELSE -l.amount_minor END) AS told
+    FROM wanted w
+    JOIN all_voucher_lines l ON l.book = w.book AND l.business_date = w.business_date
+    JOIN all_vouchers v ON v.book = l.book AND v.business_date = l.business_date
+                       AND v.tenant_id = l.tenant_id AND v.mode = l.mode AND v.number = l.number
+    WHERE v.source <> 'CLOSING'
+    GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
+), all_sums AS (
+    SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
+           moved, entered, due, 0::numeric AS told, 0::numeric AS kept
+    FROM outer_sums
+    UNION ALL
+    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, told, 0
+    FROM told
+    UNION ALL
+    SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
+           b.debits_minor - b.credits_minor
+    FROM wanted w
+    JOIN subject_balances b ON b.book = w.book AND b.business_date = w.business_date
 )
 SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
        coalesce(s.mode, '') AS mode, coalesce(s.currency_code, '') AS currency_code,

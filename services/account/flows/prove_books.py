@@ -171,8 +171,10 @@ class Prover:
         if broken and days is not None and last is not None and _is_off_as(last, broken):
             unfit = last.unfit
         else:
-            if days is None or days or broken:
-                differences = await snapshot.compare_days(None if broken else days)
+            if broken or days is None:
+                differences = await snapshot.compare_days()
+            elif days:
+                differences = await snapshot.compare_cut_days(days)
             unfit = tuple(await _find_unfit(snapshot, broken, differences))
         proof = Proof(
             id=self._ids.new("prf"),

@@ -28,10 +28,18 @@ from services.account.store.days import DAY_QUERIES
 PROOF_QUERIES: Final = load_queries("services.account", "proof_queries.sql")
 """Statements of the proof."""
 
-# Sums over whole tables may take as long as the tables are large. Rows of a table that was never
-# analysed must not be looked up one by one.
+# A proof may take as long as the tables are large.
 _SESSION: Final = "SET LOCAL statement_timeout = 0"
-_SUMS_SESSION: Final = "SET LOCAL enable_nestloop = off"
+# Whoever sums up whole tables joins them once; whoever looks for few rows in large tables finds
+# them by key. That a table was never analysed must not make the planner do the other.
+_BY_SUM: Final = (
+    "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on;"
+    " SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = off"
+)
+_BY_KEY: Final = (
+    "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
+    " SET LOCAL enable_mergejoin = off; SET LOCAL enable_nestloop = on"
+)
 # In the order in which months are made and moved: otherwise whoever does that and a proof wait for
 # each other.
 _SHARE_TABLES: Final = (
@@ -56,16 +64,27 @@ class Snapshot:
 
     async def read_terms(self) -> list[Terms]:
         """Return what the lines of the proof are made of."""
-        rows = await self._connection.fetch(PROOF_QUERIES["read_terms"])
-        return [Terms(Key(*tuple(row)[:4]), row[4], *map(int, tuple(row)[5:])) for row in rows]
+        await self._connection.execute(_BY_SUM)
+        sums = await self._connection.fetch(PROOF_QUERIES["sum_books"])
+        await self._connection.execute(_BY_KEY)
+        rows = await self._connection.fetch(PROOF_QUERIES["sum_in_flight"])
+        in_flight = {Key(*tuple(row)[:4]): int(row["amount"]) for row in rows}
+        terms = []
+        for row in sums:
+            key = Key(*tuple(row)[:4])
+            outer, buffered, inner = (int(amount) for amount in tuple(row)[5:])
+            terms.append(Terms(key, row[4], outer, buffered, inner, in_flight.get(key, 0)))
+        return terms
 
     async def read_in_flight(self) -> tuple[int, tuple[str, ...]]:
         """Return how many transfers have no voucher yet, and the ids of the oldest."""
+        await self._connection.execute(_BY_KEY)
         row = await self._connection.fetchrow(PROOF_QUERIES["list_in_flight"], IN_FLIGHT_SHOWN_MAX)
         return (0, ()) if row is None else (row[0], tuple(row[1]))
 
     async def list_with_vouchers_due(self, days: Sequence[BusinessDay]) -> set[tuple[int, date]]:
         """Return those of some cut days that have transfers without a voucher."""
+        await self._connection.execute(_BY_KEY)
         rows = await self._connection.fetch(
             DAY_QUERIES["list_days_with_vouchers_due"],
             [day.book for day in days],
@@ -73,32 +92,31 @@ class Snapshot:
         )
         return {(row[0], row[1]) for row in rows}
 
-    async def compare_days(self, days: Sequence[BusinessDay] | None) -> list[DayDifference]:
-        """Return subjects whose sums of a day differ, of some days or (None) of all."""
+    async def compare_days(self) -> list[DayDifference]:
+        """Return subjects whose sums of a day differ, of all days; reads everything there is."""
         await self._connection.execute(_SHARE_TABLES)
-        await self._connection.execute(_SUMS_SESSION)
+        await self._connection.execute(_BY_SUM)
+        rows = await self._connection.fetch(PROOF_QUERIES["compare_days"], _DIFFERENCES_MAX)
+        return [_difference(row) for row in rows]
+
+    async def compare_cut_days(self, days: Sequence[BusinessDay]) -> list[DayDifference]:
+        """Return subjects whose sums of a day differ, of some cut days."""
+        await self._connection.execute(_SHARE_TABLES)
+        await self._connection.execute(_BY_KEY)
         rows = await self._connection.fetch(
-            PROOF_QUERIES["compare_days"],
-            [day.book for day in days or ()],
-            [day.business_date for day in days or ()],
-            days is None,
-            min((day.begun_in for day in days or ()), default=0),
+            PROOF_QUERIES["compare_cut_days"],
+            [day.book for day in days],
+            [day.business_date for day in days],
+            min(day.begun_in for day in days),
+            max(day.watermark or 0 for day in days),
             _DIFFERENCES_MAX,
         )
-        return [
-            DayDifference(
-                row["book"],
-                row["business_date"],
-                Key(row["tenant_id"], row["mode"], row["currency_code"], row["subject_code"]),
-                row["is_controlled"],
-                *(int(row[name]) for name in ("moved", "entered", "due", "told", "kept")),
-            )
-            for row in rows
-        ]
+        return [_difference(row) for row in rows]
 
     async def find_misfit(self, where: DayDifference) -> Misfit | None:
         """Return the first transfer, entry or voucher of a day and subject that does not fit."""
         key = where.key
+        await self._connection.execute(_BY_SUM)
         row = await self._connection.fetchrow(
             PROOF_QUERIES["find_misfit"],
             where.book,
@@ -190,6 +208,16 @@ class ProofStore:
         async with self._pool.acquire() as connection:
             rows = await connection.fetch(PROOF_QUERIES["read_proofs_of_days"], list(set(dates)))
         return {row["business_date"]: _proof(row) for row in rows}
+
+
+def _difference(row: Record) -> DayDifference:
+    return DayDifference(
+        row["book"],
+        row["business_date"],
+        Key(row["tenant_id"], row["mode"], row["currency_code"], row["subject_code"]),
+        row["is_controlled"],
+        *(int(row[name]) for name in ("moved", "entered", "due", "told", "kept")),
+    )
 
 
 def _proof(row: Record) -> Proof:
