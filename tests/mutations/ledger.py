@@ -98,7 +98,7 @@ SAFETIES: Final = (
     Safety(
         name="ledger-pending-resolved-once",
         protects="A hold is posted, voided or expired once, whoever tries it how often.",
-        file=_BOOKINGS,
+        file="services/account/domain/workings.py",
         before="        del self._holds[hold.id]\n",
         after="",
         tests=(f"{_PURE}[pending/posting_in_full_ends_the_hold]",),
