@@ -31,58 +31,18 @@ from services.account.flows.drain_buffers import drain_account
 from services.account.store.buffers import BufferStore
 from tests.integration.account.conftest import DatabaseBooks, LedgerKit
 from tests.integration.account.invariants import find_broken
-from tests.integration.account.plain_model import Answer, PlainAccount, PlainLedger
+from tests.integration.account.ledger_orders import (
+    ACCOUNTS,
+    BATCH,
+    BATCHES,
+    BUFFERS,
+    IDS_MAX,
+    STATUSES,
+)
+from tests.integration.account.plain_model import Answer, PlainLedger
 
 T = TypeVar("T")
 Plain = dict[str, Any]
-
-ACCOUNTS = {
-    "R": ("channel_receivable", PlainAccount(grows_by_debit=True, limit=None)),
-    "A": ("user_available", PlainAccount(grows_by_debit=False)),
-    "B": ("merchant_pending", PlainAccount(grows_by_debit=False)),
-    "C": ("credit", PlainAccount(grows_by_debit=False, limit=50)),
-    "D": ("merchant_receivable", PlainAccount(grows_by_debit=True)),
-    "S": ("merchant_settled", PlainAccount(grows_by_debit=False, is_buffered=True)),
-    "U": ("unclaimed", PlainAccount(grows_by_debit=False)),
-    "Z": ("user_available", PlainAccount(grows_by_debit=False)),
-}
-BUFFERS = ("S", "U")
-"""Accounts whose credits may be buffered."""
-_IDS_MAX = 40
-_NUMBERS = st.integers(0, _IDS_MAX)
-# X is an account that nobody opened.
-_PAIRS = st.permutations([*ACCOUNTS, "X"]).map(lambda names: names[:2])
-_USUAL = st.sampled_from(
-    [["R", "A"], ["A", "B"], ["R", "B"], ["R", "D"], ["A", "Z"], ["R", "S"], ["A", "S"], ["S", "B"]]
-)
-_FLAG = st.sampled_from(["", "", "", "", "balancing_debit", "balancing_credit", "both", "forced"])
-_FIRST = st.fixed_dictionaries(
-    {
-        "number": _NUMBERS,
-        "kind": st.sampled_from(["SINGLE", "SINGLE", "PENDING"]),
-        "pair": st.one_of(_USUAL, _USUAL, _PAIRS),
-        "amount": st.integers(1, 100),
-        "timeout": st.sampled_from([0, 0, 600]),
-        "flag": _FLAG,
-        "movement": st.sampled_from(["model.move", "model.move", "refund.pay"]),
-    }
-)
-_LATER = st.fixed_dictionaries(
-    {
-        "number": _NUMBERS,
-        "kind": st.sampled_from(["POST", "POST", "VOID"]),
-        "pending": _NUMBERS,
-        "amount": st.integers(0, 60),
-        "keep_rest": st.booleans(),
-    }
-)
-_CHAIN = st.one_of(
-    *[st.lists(st.one_of(_FIRST, _FIRST, _LATER), min_size=1, max_size=1)] * 4,
-    st.lists(st.one_of(_FIRST, _LATER), min_size=2, max_size=4),
-)
-_BATCH = st.lists(_CHAIN, min_size=1, max_size=6)
-_BATCHES = st.lists(_BATCH, min_size=1, max_size=3)
-_STATUSES = st.sampled_from(list(AccountStatus))
 
 
 class World:
@@ -132,12 +92,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # Rules.
 
-    @rule(batches=_BATCHES)
+    @rule(batches=BATCHES)
     def post_new(self, batches: list[list[list[Plain]]]) -> None:
         """Each writer sends a batch of its own."""
         self._post([[self._plain(chain) for chain in batch] for batch in batches])
 
-    @rule(data=st.data(), batch=_BATCH)
+    @rule(data=st.data(), batch=BATCH)
     def post_with_repeats(self, data: st.DataObject, batch: list[list[Plain]]) -> None:
         """Every writer sends the same: each id is booked by one of them, all hear of it."""
         plain = [self._plain(chain) for chain in batch]
@@ -159,7 +119,7 @@ class LedgerMachine(RuleBasedStateMachine):
             one["linked"] = place < len(chain) - 1
         self._post([[chain, *([dict(one, linked=False)] for one in parts[size:])]])
 
-    @rule(name=st.sampled_from(sorted(ACCOUNTS)), status=_STATUSES)
+    @rule(name=st.sampled_from(sorted(ACCOUNTS)), status=STATUSES)
     def change_status(self, name: str, status: AccountStatus) -> None:
         """Freeze, unfreeze, close."""
         account = self._model.accounts[name]
@@ -240,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
             is_void = one["kind"] == "VOID"
             pending = one.get("pending")
             if pending == one["number"]:
-                pending = (pending + 1) % (_IDS_MAX + 1)
+                pending = (pending + 1) % (IDS_MAX + 1)
             flag = one.get("flag", "")
             movement = "correction.model" if flag == "forced" else one.get("movement", "model.move")
             is_timed = one["kind"] == "PENDING" and not movement.startswith("refund.")
@@ -271,7 +231,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.world.run(self._post_all(batches))
         self._compare()
 
-    @rule(batches=_BATCHES)
+    @rule(batches=BATCHES)
     def post_while_draining(self, batches: list[list[list[Plain]]]) -> None:
         """The drain runs beside; what it left is drained after."""
         plain = [[self._plain(chain) for chain in batch] for batch in batches]
