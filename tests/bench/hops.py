@@ -111,7 +111,7 @@ def _tidy_memory() -> None:
     """Treat memory as every process of the platform does once it serves (common.process)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
+    gc.set_threshold(50_000, 10, 10)
 
 
 async def serve() -> None:
