@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from common.db.conflicts import settle_conflicts
 from common.db.pool import Pool
@@ -27,6 +27,9 @@ from services.account.errors import AccountNotFoundError
 from services.account.store.accounts import AccountChange, AccountStore
 from services.account.store.buffers import drain_locked
 
+ANY_VERSION: Final = 0
+"""No account has it: whoever freezes one that moves all the time cannot know the version."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequest:
@@ -36,7 +39,7 @@ class ChangeRequest:
     request_id: str
     """Made by the caller; a repeat answers as the first time."""
     expected_version: int
-    """The version that the caller saw."""
+    """The version that the caller saw; `ANY_VERSION` where each posting would be one too many."""
     reason: str
     actor: str
     tenant_id: str = "default"
@@ -124,7 +127,7 @@ async def _change_once(
         if wanted.get("is_buffered") and account.normal_side != Side.CREDIT:
             rule = "is for accounts that grow by credits"
             raise FieldInvalidError(field="is_buffered", rule=rule)
-        if version_seen != request.expected_version:
+        if request.expected_version not in (ANY_VERSION, version_seen):
             raise VersionConflictError(version=version_seen, expected=request.expected_version)
         if account.status == AccountStatus.CLOSED:
             raise StateConflictError(resource="account", state=account.status)

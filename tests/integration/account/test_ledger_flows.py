@@ -32,6 +32,7 @@ from services.account.errors import (
     BusinessDateNotLaterError,
 )
 from services.account.flows.change_account import (
+    ANY_VERSION,
     ChangeRequest,
     change_limits,
     set_account_status,
@@ -126,6 +127,18 @@ async def test_opening_what_is_never_valid_is_refused(kit: LedgerKit) -> None:
         await kit.open([_spec(owner_id="")])
     with pytest.raises(AmountOutOfRangeError):
         await kit.open([AccountSpec(IDS.new("acc"), "o", "credit", "USD", -1)])
+
+
+async def test_changing_status_without_a_version_takes_the_account_as_it_is(
+    kit: LedgerKit,
+) -> None:
+    """Whoever freezes an account that moves all the time cannot name its version."""
+    [account] = await kit.open([_spec()])
+    stale = _change(account, "freeze-1")
+    await set_account_status(kit.pool, kit.accounts, stale, AccountStatus.DEBIT_FROZEN)
+    request = _change(account, "thaw-1", expected_version=ANY_VERSION)
+    thawed = await set_account_status(kit.pool, kit.accounts, request, AccountStatus.NORMAL)
+    assert (thawed.status, thawed.version) == ("NORMAL", account.version + 2)
 
 
 async def test_changing_status_keeps_history_and_answers_repeats(kit: LedgerKit) -> None:
