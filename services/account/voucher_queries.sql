@@ -108,7 +108,8 @@ LIMIT 1;
 -- databases cannot write here, and may run for long, so the snapshot's own xmin is not taken: of all
 -- transactions that have begun before the snapshot, those that have not ended since are in the list
 -- of sessions, with the lower half of their ids. (This statement only finds the horizon; what ended
--- meanwhile is seen by the next one.)
+-- meanwhile is seen by the next one.) The list shows the transactions of this role's sessions alone,
+-- which are all that may write to the journal.
 WITH snapshot AS MATERIALIZED (
     SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
 ), running AS MATERIALIZED (
