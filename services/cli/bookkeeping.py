@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import grpc.aio
 import orjson
@@ -41,7 +42,11 @@ from rich.table import Table
 from common.context import Mode
 from common.errors import PaymeshError
 from common.money import Money, format_decimal
+from common.settings import Settings
 from services.cli.operator import Operator, operate
+
+TODAY: Final = "today"
+"""In place of a date: the day that it is now in the business zone."""
 
 _TIMEOUT_SECONDS: Final = 30.0
 # A proof sums up all accounts; a cut waits for one.
@@ -59,7 +64,7 @@ async def cut(
     operator: Operator, console: Console, *, next_day: str, without_waiting: bool, as_json: bool
 ) -> int:
     """Cut the day; 1 when an ended day is not closed though it was waited for."""
-    wanted = next_day or await _day_after(operator)
+    wanted = _calendar_day() if next_day == TODAY else next_day or await _day_after(operator)
     answer = await _books(operator).CutDay(
         CutDayRequest(next_business_date=wanted, without_waiting=without_waiting),
         timeout=_LONG_TIMEOUT_SECONDS,
@@ -74,6 +79,11 @@ async def cut(
             _print_unfit(day.proof, console)
     is_closed = all(day.state == BusinessDayState.BUSINESS_DAY_STATE_CLOSED for day in answer.days)
     return 0 if is_closed or without_waiting else 1
+
+
+def _calendar_day() -> str:
+    """The day that it is now in the business zone: the same for every repeat of a scheduled cut."""
+    return datetime.now(ZoneInfo(Settings().business_time_zone)).date().isoformat()
 
 
 async def _day_after(operator: Operator) -> str:

@@ -31,7 +31,11 @@ ToOn = Annotated[str, typer.Option("--to", metavar="YYYY-MM-DD", help="last busi
 @books_app.command("cut")
 def cut_command(
     next_day: Annotated[
-        str, typer.Argument(metavar="[YYYY-MM-DD]", help="the day that begins; the next by default")
+        str,
+        typer.Argument(
+            metavar="[YYYY-MM-DD]",
+            help="the day that begins; the next by default; `today` is the calendar's",
+        ),
     ] = "",
     no_wait: Annotated[bool, typer.Option("--no-wait", help="do not wait for the close")] = False,
     name: AsName = "",

@@ -41,7 +41,10 @@ class Manifest:
     @property
     def pod(self) -> dict[str, Any]:
         """The pod's specification, of what makes pods."""
-        return dict(self.content["spec"]["template"]["spec"])
+        spec = self.content["spec"]
+        if self.kind == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        return dict(spec["template"]["spec"])
 
     @property
     def container(self) -> dict[str, Any]:

@@ -86,8 +86,9 @@ def test_image_runs_the_command_as_nobody_in_particular() -> None:
 
 def test_commands_of_the_manifests_exist() -> None:
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    named = {one.container["args"][0] for one in (*of_kind("Deployment"), *of_kind("Job"))}
-    assert named == {"serve", "migrate"}
+    makers = (*of_kind("Deployment"), *of_kind("Job"), *of_kind("CronJob"))
+    named = {one.container["args"][0] for one in makers}
+    assert named == {"serve", "migrate", "books"}
     assert named <= commands
 
 

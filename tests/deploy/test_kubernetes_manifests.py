@@ -32,7 +32,7 @@ KUBERNETES_VERSIONS = ("1.30", "1.37")
 
 ALL = manifests()
 DEPLOYMENTS = of_kind("Deployment")
-POD_MAKERS = [*DEPLOYMENTS, *of_kind("Job")]
+POD_MAKERS = [*DEPLOYMENTS, *of_kind("Job"), *of_kind("CronJob")]
 TOPOLOGY = load_topology(ROOT / "topology" / "kubernetes.toml", {})
 # What a process needs after its drain: jobs and relays end, pools and connections are given back.
 CLOSING_SECONDS = 25
@@ -101,7 +101,7 @@ def test_every_service_of_the_topology_has_its_manifests() -> None:
     services = set(TOPOLOGY.services)
     assert {one.name for one in DEPLOYMENTS} == services
     assert {one.name for one in DEPLOYMENTS if one.file.parent == BASE} == services - {"sandbox"}
-    assert {one.name for one in of_kind("ServiceAccount")} == services | {"migrations"}
+    assert {one.name for one in of_kind("ServiceAccount")} == services | {"migrations", "day-cut"}
     assert {one.name for one in of_kind("PodDisruptionBudget")} == services - {"sandbox"}
     headless = [one for one in of_kind("Service") if one.content["spec"].get("clusterIP") == "None"]
     assert {one.name for one in headless} == services
@@ -242,6 +242,16 @@ def test_volumes_are_mounted_and_lead_somewhere(manifest: Manifest) -> None:
             assert mount["readOnly"] is True
     for source in manifest.container["envFrom"]:
         assert source["configMapRef"]["name"] in known
+
+
+def test_day_is_cut_at_midnight_of_the_business_zone_and_once() -> None:
+    (cut,) = of_kind("CronJob")
+    spec = cut.content["spec"]
+    assert spec["schedule"] == "0 0 * * *"
+    assert spec["timeZone"] == _data("paymesh-settings")["PAYMESH_BUSINESS_TIME_ZONE"]
+    assert spec["concurrencyPolicy"] == "Forbid"
+    # Named by the calendar: without the day a repeat would cut one day more.
+    assert cut.container["args"][:3] == ["books", "cut", "today"]
 
 
 def test_copies_in_the_manifests_are_what_the_repository_has() -> None:

@@ -25,7 +25,7 @@ DATABASES = {
     for name in SERVICES
     if find_source(name).migrations is not None
 }
-POD_MAKERS = [*of_kind("Deployment"), *of_kind("Job")]
+POD_MAKERS = [*of_kind("Deployment"), *of_kind("Job"), *of_kind("CronJob")]
 
 
 def _data(folder: Path) -> dict[str, str]:
