@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -39,6 +39,7 @@ from paymesh.account.v1 import (
 from rich.console import Console
 from rich.table import Table
 
+from common.clock import SystemClock
 from common.context import Mode
 from common.errors import PaymeshError
 from common.money import Money, format_decimal
@@ -83,7 +84,8 @@ async def cut(
 
 def _calendar_day() -> str:
     """The day that it is now in the business zone: the same for every repeat of a scheduled cut."""
-    return datetime.now(ZoneInfo(Settings().business_time_zone)).date().isoformat()
+    zone = ZoneInfo(Settings().business_time_zone)
+    return SystemClock().now().astimezone(zone).date().isoformat()
 
 
 async def _day_after(operator: Operator) -> str:
