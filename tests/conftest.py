@@ -8,7 +8,6 @@ virtual host per module would isolate better, but RabbitMQ's tools take seconds 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
@@ -20,6 +19,10 @@ import redis.asyncio
 import uvloop
 
 from common.embedded.cluster import ALL, Servers
+from tests.forks import expect_programs_only
+
+# Here, and not in a hook: a conftest below this one may import what has to hear it first.
+expect_programs_only()
 
 
 class StartServers(Protocol):
@@ -38,10 +41,6 @@ def pytest_configure() -> None:
     the servers, which depend on the loop, away from them.
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    # uvloop forks to start a program, and gRPC's handlers of forks, which are for children that go
-    # on using it, crash one child in twenty-five before it becomes that program. The platform's own
-    # processes are started by a guardian that uses no gRPC.
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ import uvloop
 
 from common.embedded.cluster import Servers
 from tests.bench import hops, ledger, ledger_coalescer, ledger_growth, payments
+from tests.forks import expect_programs_only
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 REPORT_FILE: Final = ROOT / "build" / "bench.json"
@@ -207,8 +208,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short windows: does it run?")
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), metavar="NAME", default=None)
     chosen = parser.parse_args()
-    # Programs are started from here while channels are open (see tests/conftest.py).
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    expect_programs_only()
     figures = uvloop.run(_measure(chosen.only or list(BENCHES), chosen.quick))
     measured_on = datetime.now(UTC).date().isoformat()
     REPORT_FILE.parent.mkdir(exist_ok=True)
