@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from common.clock import Clock
@@ -22,6 +23,8 @@ _TIME_LENGTH: Final = 10
 _BOOK_LENGTH: Final = 2
 _RANDOM_LENGTH: Final = 14
 _FORM: Final = re.compile(rf"^([a-z]{{3}})_([{_ALPHABET}]{{26}})\Z")
+_BOOK_AT: Final = slice(14, 16)
+_KINDS_MAX: Final = 128
 
 BOOK_DEFAULT: Final = 0
 """The one book of a small installation."""
@@ -53,6 +56,9 @@ def _decode(text: str) -> int:
     for letter in text:
         value = value * 32 + _VALUES[letter]
     return value
+
+
+_BOOKS: Final = {_encode(book, _BOOK_LENGTH): book for book in range(BOOKS_MAX)}
 
 
 def encode_time(at: datetime) -> str:
@@ -101,8 +107,13 @@ def _hash_letters(parent: str, parts: tuple[str | int, ...]) -> str:
 
 def is_id(text: str, prefix: str | None = None) -> bool:
     """Say whether `text` has the form of an id (of the kind `prefix`, when given)."""
-    match = _FORM.match(text)
-    return match is not None and prefix in (None, match[1])
+    return (_FORM.match if prefix is None else _match_of(prefix))(text) is not None
+
+
+@lru_cache(maxsize=_KINDS_MAX)
+def _match_of(prefix: str) -> Callable[[str], re.Match[str] | None]:
+    # Without groups, and with the kind inside: a ledger asks four times for each transfer.
+    return re.compile(rf"{re.escape(prefix)}_[{_ALPHABET}]{{26}}\Z").match
 
 
 def check_id(text: str, prefix: str) -> str:
@@ -122,10 +133,9 @@ def time_of(text: str) -> datetime:
 
 def book_of(text: str) -> int:
     """Return the book inside an id."""
-    match = _FORM.match(text)
-    if match is None:
+    if _FORM.match(text) is None:
         raise MalformedIdError(f"{text!r} is no id")
-    return _decode(match[2][_TIME_LENGTH : _TIME_LENGTH + _BOOK_LENGTH])
+    return _BOOKS[text[_BOOK_AT]]
 
 
 def channel_reference(text: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 class Record(Protocol):
     """One row; columns by name or by place."""
 
-    def __getitem__(self, key: str | int) -> Any:
-        """The value of a column."""
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """The value of a column; a tuple of those of a slice."""
         ...
 
     def __len__(self) -> int:

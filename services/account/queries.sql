@@ -21,28 +21,29 @@ FROM day CROSS JOIN locked l;
 
 -- name: lock_accounts
 -- The business date under a shared lock, then the accounts of a batch locked in the order of their
--- ids, each with the clock after its lock; one row without an account when there is none. Batches
--- that only append to the buffer of such an account are not kept out (`share_accounts`).
+-- ids; a last row has the date and the clock after all locks. No row: the book is not open. Batches
+-- that only append to the buffer of such an account are not kept out (`share_accounts`). Nothing is
+-- read but what booking needs: for each column of an answer both sides spend time.
 WITH day AS MATERIALIZED (
-    SELECT business_date FROM business_dates WHERE book = $1 FOR SHARE
+    SELECT book, business_date FROM business_dates WHERE book = $1 FOR SHARE
 ), locked AS MATERIALIZED (
-    SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
-           may_go_negative, credit_limit_minor, court_frozen_minor,
-           debits_posted_minor, credits_posted_minor,
-           debits_pending_minor, credits_pending_minor, version, created_at, updated_at,
-           is_buffered
+    SELECT id, tenant_id, mode, currency_code, normal_side, status, may_go_negative,
+           credit_limit_minor, court_frozen_minor, debits_posted_minor, credits_posted_minor,
+           debits_pending_minor, credits_pending_minor, version, is_buffered
     FROM accounts
-    WHERE book = $1 AND id = ANY($2::text[])
+    WHERE book = (SELECT book FROM day) AND id = ANY($2::text[])
     ORDER BY id
     FOR NO KEY UPDATE
 )
-SELECT l.id, l.tenant_id, l.mode, l.owner_id, l.merchant_id, l.kind, l.currency_code,
-       l.normal_side, l.status, l.may_go_negative, l.credit_limit_minor, l.court_frozen_minor,
-       l.debits_posted_minor, l.credits_posted_minor,
-       l.debits_pending_minor, l.credits_pending_minor, l.version, l.created_at, l.updated_at,
-       l.is_buffered,
-       day.business_date, clock_timestamp() AS now
-FROM day LEFT JOIN locked l ON true;
+SELECT id, tenant_id, mode, currency_code, normal_side, status, may_go_negative,
+       credit_limit_minor, court_frozen_minor, debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, is_buffered,
+       NULL::date AS business_date, NULL::timestamptz AS now
+FROM locked
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       business_date, clock_timestamp()
+FROM day;
 
 -- name: share_accounts
 -- Accounts to whose buffers a batch appends, kept from changing status, limits or buffering. Other
@@ -54,11 +55,9 @@ WITH queue AS MATERIALIZED (
     SELECT q.id, pg_advisory_xact_lock_shared(1651861094, hashtext(q.id) & 63)
     FROM unnest($2::text[]) AS q (id)
 )
-SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
-       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
-       a.debits_posted_minor, a.credits_posted_minor,
-       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
-       a.is_buffered
+SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
+       a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.is_buffered
 FROM queue q
 JOIN accounts a ON a.id = q.id
 WHERE a.book = $1
@@ -94,7 +93,8 @@ WHERE book = $1 AND id = ANY($2::text[]) AND id >= $3 AND id <= $4
 -- Everything that a batch changes, set by set, in one statement. Returns how many transfers were
 -- inserted: fewer than given means that another writer took an id, and nothing may be committed.
 -- Columns come as texts (`store/columns.py`): words joined by $4, numbers and flags as literals of
--- arrays, which are empty where all of a column are 0, false or the empty text.
+-- arrays, which are empty where all of a column are 0, false or the empty text. Arrays are taken
+-- apart side by side in a SELECT list: in FROM, each would be kept as a table of its own first.
 WITH kept AS (
     INSERT INTO transfers (
         book, booked_at, business_date,
@@ -115,26 +115,34 @@ WITH kept AS (
            t.status, nullif(t.reason, ''), t.reason_metadata, coalesce(t.booked_minor, 0),
            nullif(t.redirected_to, ''), coalesce(t.debit_version, 0),
            coalesce(t.credit_version, 0), coalesce(t.is_buffered, false)
-    FROM unnest(
-        string_to_array($5, $4), string_to_array($6, $4), string_to_array($7, $4),
-        string_to_array($8, $4), string_to_array($9, $4), $10::text::bigint[],
-        string_to_array($11, $4), $12::text::boolean[], $13::text::integer[],
-        $14::text::boolean[], $15::text::boolean[], $16::text::boolean[], $17::text::boolean[],
-        string_to_array($18, $4), string_to_array($19, $4), string_to_array($20, $4),
-        string_to_array($21, $4), string_to_array($22, $4), string_to_array($23, $4),
-        string_to_array($24, $4), string_to_array($25, $4), string_to_array($26, $4),
-        string_to_array($27, $4), $28::jsonb[], $29::text::bigint[], string_to_array($30, $4),
-        $31::text::bigint[], $32::text::bigint[], $33::text::boolean[]
-    ) AS t (
-        id, kind, debit_account_id, credit_account_id, currency_code, amount_minor,
-        pending_id, keep_rest, timeout_seconds,
-        linked, forced, balancing_debit, balancing_credit,
-        movement, reference_id, value_on,
-        biz_trace_id, tenant_id, mode,
-        merchant_id, actor, status,
-        reason, reason_metadata, booked_minor, redirected_to,
-        debit_version, credit_version, is_buffered
-    )
+    FROM (
+        SELECT unnest(string_to_array($5, $4)) AS id, unnest(string_to_array($6, $4)) AS kind,
+               unnest(string_to_array($7, $4)) AS debit_account_id,
+               unnest(string_to_array($8, $4)) AS credit_account_id,
+               unnest(string_to_array($9, $4)) AS currency_code,
+               unnest($10::text::bigint[]) AS amount_minor,
+               unnest(string_to_array($11, $4)) AS pending_id,
+               unnest($12::text::boolean[]) AS keep_rest,
+               unnest($13::text::integer[]) AS timeout_seconds,
+               unnest($14::text::boolean[]) AS linked, unnest($15::text::boolean[]) AS forced,
+               unnest($16::text::boolean[]) AS balancing_debit,
+               unnest($17::text::boolean[]) AS balancing_credit,
+               unnest(string_to_array($18, $4)) AS movement,
+               unnest(string_to_array($19, $4)) AS reference_id,
+               unnest(string_to_array($20, $4)) AS value_on,
+               unnest(string_to_array($21, $4)) AS biz_trace_id,
+               unnest(string_to_array($22, $4)) AS tenant_id,
+               unnest(string_to_array($23, $4)) AS mode,
+               unnest(string_to_array($24, $4)) AS merchant_id,
+               unnest(string_to_array($25, $4)) AS actor,
+               unnest(string_to_array($26, $4)) AS status,
+               unnest(string_to_array($27, $4)) AS reason, unnest($28::jsonb[]) AS reason_metadata,
+               unnest($29::text::bigint[]) AS booked_minor,
+               unnest(string_to_array($30, $4)) AS redirected_to,
+               unnest($31::text::bigint[]) AS debit_version,
+               unnest($32::text::bigint[]) AS credit_version,
+               unnest($33::text::boolean[]) AS is_buffered
+    ) AS t
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), lines AS (
@@ -145,20 +153,25 @@ WITH kept AS (
     )
     SELECT $1, $2, $3, e.account_id, e.version, e.transfer_id, coalesce(e.is_debit, false),
            e.amount_minor, coalesce(e.debits_posted_minor, 0), coalesce(e.credits_posted_minor, 0)
-    FROM unnest(
-        string_to_array($34, $4), $35::text::bigint[], string_to_array($36, $4),
-        $37::text::boolean[], $38::text::bigint[], $39::text::bigint[], $40::text::bigint[]
-    ) AS e (
-        account_id, version, transfer_id, is_debit, amount_minor, debits_posted_minor,
-        credits_posted_minor
-    )
+    FROM (
+        SELECT unnest(string_to_array($34, $4)) AS account_id,
+               unnest($35::text::bigint[]) AS version,
+               unnest(string_to_array($36, $4)) AS transfer_id,
+               unnest($37::text::boolean[]) AS is_debit,
+               unnest($38::text::bigint[]) AS amount_minor,
+               unnest($39::text::bigint[]) AS debits_posted_minor,
+               unnest($40::text::bigint[]) AS credits_posted_minor
+    ) AS e
 ), sums AS MATERIALIZED (
     -- Apart, so that each account is found by its key, also while nothing is known of the table.
     SELECT $1::smallint AS book, f.*
-    FROM unnest(
-        string_to_array($41, $4), $42::text::bigint[], $43::text::bigint[], $44::text::bigint[],
-        $45::text::bigint[], $46::text::bigint[]
-    ) AS f (id, debits_posted, credits_posted, debits_pending, credits_pending, version)
+    FROM (
+        SELECT unnest(string_to_array($41, $4)) AS id, unnest($42::text::bigint[]) AS debits_posted,
+               unnest($43::text::bigint[]) AS credits_posted,
+               unnest($44::text::bigint[]) AS debits_pending,
+               unnest($45::text::bigint[]) AS credits_pending,
+               unnest($46::text::bigint[]) AS version
+    ) AS f
 ), folded AS (
     UPDATE accounts a
     SET debits_posted_minor = coalesce(f.debits_posted, 0),
@@ -269,11 +282,10 @@ ON CONFLICT DO NOTHING;
 
 -- name: read_accounts
 -- Accounts by id, with what waits in their buffers.
-SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
-       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
-       a.debits_posted_minor, a.credits_posted_minor,
-       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
-       a.is_buffered,
+SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
+       a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.is_buffered,
+       a.owner_id, a.merchant_id, a.kind, a.created_at, a.updated_at,
        CASE WHEN a.is_buffered
             THEN (
                 SELECT coalesce(sum(b.amount_minor), 0)::bigint
@@ -291,21 +303,20 @@ SELECT pg_advisory_xact_lock(1651861094, hashtext($1) & 63);
 
 -- name: lock_account
 -- One account, to change its status, limits or buffering: nothing is posted or appended until then.
-SELECT id, tenant_id, mode, owner_id, merchant_id, kind, currency_code, normal_side, status,
-       may_go_negative, credit_limit_minor, court_frozen_minor,
-       debits_posted_minor, credits_posted_minor,
-       debits_pending_minor, credits_pending_minor, version, created_at, updated_at, is_buffered
+SELECT id, tenant_id, mode, currency_code, normal_side, status, may_go_negative,
+       credit_limit_minor, court_frozen_minor, debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, is_buffered,
+       owner_id, merchant_id, kind, created_at, updated_at
 FROM accounts
 WHERE book = $1 AND id = $2
 FOR UPDATE;
 
 -- name: list_accounts_of_owner
 -- The accounts of one owner, in every book, with what waits in their buffers.
-SELECT a.id, a.tenant_id, a.mode, a.owner_id, a.merchant_id, a.kind, a.currency_code,
-       a.normal_side, a.status, a.may_go_negative, a.credit_limit_minor, a.court_frozen_minor,
-       a.debits_posted_minor, a.credits_posted_minor,
-       a.debits_pending_minor, a.credits_pending_minor, a.version, a.created_at, a.updated_at,
-       a.is_buffered,
+SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
+       a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor, a.credits_posted_minor,
+       a.debits_pending_minor, a.credits_pending_minor, a.version, a.is_buffered,
+       a.owner_id, a.merchant_id, a.kind, a.created_at, a.updated_at,
        CASE WHEN a.is_buffered
             THEN (
                 SELECT coalesce(sum(b.amount_minor), 0)::bigint

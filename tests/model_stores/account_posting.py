@@ -7,9 +7,9 @@ from datetime import date, datetime
 from typing import Any, Final
 
 from tests.model_stores.account_tables import (
+    ACCOUNT_STATE,
     BOOK,
     HOLD,
-    LOCKED_ACCOUNT,
     NEW_ENTRY,
     NEW_TRANSFER,
     TRANSFER,
@@ -18,8 +18,8 @@ from tests.model_stores.rows import Row, Shape, Values
 from tests.model_stores.statements import Rows
 from tests.model_stores.tables import by_row
 
-_LOCKED: Final = Shape(" ".join((*LOCKED_ACCOUNT.columns, "business_date", "now")))
-_NO_ACCOUNT: Final[Values] = dict.fromkeys(LOCKED_ACCOUNT.columns)
+_LOCKED: Final = Shape(" ".join((*ACCOUNT_STATE.columns, "business_date", "now")))
+_NO_ACCOUNT: Final[Values] = dict.fromkeys(ACCOUNT_STATE.columns)
 _FATE: Final = Shape("id fate")
 _COUNT: Final = Shape("count")
 
@@ -61,14 +61,15 @@ def lock_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
     day = rows["business_dates"].get(book)
     if day is None:
         return []
-    found = rows["accounts"].find_keys(ids, book) or [_NO_ACCOUNT]
-    business_date, now = day["business_date"], rows.now()
-    return [_LOCKED.row(row, business_date=business_date, now=now) for row in found]
+    found = rows["accounts"].find_keys(ids, book)
+    locked = [_LOCKED.row(row, business_date=None, now=None) for row in found]
+    last = _LOCKED.row(_NO_ACCOUNT, business_date=day["business_date"], now=rows.now())
+    return [*locked, last]
 
 
 @BOOK.model
 def share_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
-    return LOCKED_ACCOUNT.rows(rows["accounts"].find_keys(ids, book))
+    return ACCOUNT_STATE.rows(rows["accounts"].find_keys(ids, book))
 
 
 @BOOK.model

@@ -13,13 +13,15 @@ BOOK: Final = StatementBook(
     "services.account", not_modelled={"*story*": "stories are read by people, not by flows"}
 )
 
-ACCOUNT: Final = Shape(
-    "id tenant_id mode owner_id merchant_id kind currency_code normal_side status may_go_negative"
-    " credit_limit_minor court_frozen_minor debits_posted_minor credits_posted_minor"
-    " debits_pending_minor credits_pending_minor version created_at updated_at is_buffered"
-    " buffered_minor"
+_STATE: Final = (
+    "id tenant_id mode currency_code normal_side status may_go_negative credit_limit_minor"
+    " court_frozen_minor debits_posted_minor credits_posted_minor debits_pending_minor"
+    " credits_pending_minor version is_buffered"
 )
-LOCKED_ACCOUNT: Final = Shape(" ".join(ACCOUNT.columns[:-1]))
+_REST: Final = "owner_id merchant_id kind created_at updated_at"
+ACCOUNT_STATE: Final = Shape(_STATE)
+LOCKED_ACCOUNT: Final = Shape(f"{_STATE} {_REST}")
+ACCOUNT: Final = Shape(f"{_STATE} {_REST} buffered_minor")
 HOLD: Final = Shape(
     "id tenant_id mode debit_account_id credit_account_id currency_code held_minor posted_minor"
     " expires_at"

@@ -62,9 +62,9 @@ class Row:
         self._columns = columns
         self._values = tuple(values)
 
-    def __getitem__(self, key: str | int) -> Any:
-        """The value of a column."""
-        return self._values[key if isinstance(key, int) else self._place(key)]
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """The value of a column, or those of several."""
+        return self._values[self._place(key) if isinstance(key, str) else key]
 
     def __len__(self) -> int:
         """How many columns."""

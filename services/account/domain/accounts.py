@@ -60,8 +60,8 @@ class AccountSpec:
 
 
 @dataclass(slots=True)
-class Account:
-    """An account as it stands at one version. Sums are in minor units of its currency.
+class AccountState:
+    """What has to be known of an account to book on it. Sums are in minor units of its currency.
 
     Never changed; not declared frozen because a flush makes thousands (see `transfers`).
     """
@@ -69,9 +69,6 @@ class Account:
     id: str
     tenant_id: str
     mode: str
-    owner_id: str
-    merchant_id: str
-    kind: str
     currency_code: str
     normal_side: str
     status: str
@@ -84,17 +81,26 @@ class Account:
     debits_pending_minor: int
     credits_pending_minor: int
     version: int
-    created_at: datetime
-    updated_at: datetime
-    is_buffered: bool = False
+    is_buffered: bool
     """Whether single credits are appended to a buffer first, and posted when that is drained."""
-    buffered_minor: int = 0
-    """What waits in the buffer: neither posted nor available yet. Not read under locks."""
 
     @property
     def credits_minor_max(self) -> int:
         """The largest sum of credits, posted and pending, that it takes."""
         return BUFFERED_SUM_MINOR_MAX if self.is_buffered else SUM_MINOR_MAX
+
+
+@dataclass(slots=True)
+class Account(AccountState):
+    """An account as it stands at one version."""
+
+    owner_id: str
+    merchant_id: str
+    kind: str
+    created_at: datetime
+    updated_at: datetime
+    buffered_minor: int = 0
+    """What waits in the buffer: neither posted nor available yet. Not read under locks."""
 
     @property
     def balance_minor(self) -> int:

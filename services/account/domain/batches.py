@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from services.account.domain.accounts import Account, Side
+from services.account.domain.accounts import AccountState, Side
 from services.account.domain.transfers import (
     BufferedCredit,
     Entry,
@@ -25,7 +25,7 @@ from services.account.domain.transfers import (
 class Snapshot:
     """What a flush locked and read before it decides."""
 
-    accounts: Mapping[str, Account]
+    accounts: Mapping[str, AccountState]
     """The locked accounts by id; one that is missing does not exist."""
     holds: Mapping[str, Hold]
     """The locked open holds by the id of their pending transfer."""
@@ -75,7 +75,7 @@ class Fold:
         "version",
     )
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: AccountState) -> None:
         self.account = account
         self.debits_posted = account.debits_posted_minor
         self.credits_posted = account.credits_posted_minor

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 from common.ids import book_of, derive
 from services.account.domain.accounts import (
     SUM_MINOR_MAX,
-    Account,
+    AccountState,
     AccountStatus,
     Side,
     platform_account_id,
@@ -299,7 +299,7 @@ class Bookings(Workings):
         return fate
 
 
-def unclaimed_account_id(account: Account) -> str:
+def unclaimed_account_id(account: AccountState) -> str:
     """Return the id of the account that takes the credits which `account` cannot take."""
     return platform_account_id(
         "unclaimed",

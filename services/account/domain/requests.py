@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from common.ids import ID_AHEAD_MAX, book_of, encode_time, is_id
@@ -27,6 +28,7 @@ _LATER_STEPS: Final = frozenset({TransferKind.POST, TransferKind.VOID})
 _MOVEMENT: Final = re.compile(r"^[a-z][a-z_]*(\.[a-z_]+)+$")
 _TEXT_MAX: Final = 64
 _CODE_MAX: Final = 14
+_MOVEMENTS_KNOWN_MAX: Final = 256
 # No money of this ledger is older; also stands for texts that are no date.
 _VALUE_ON_FIRST: Final = date(2000, 1, 1)
 
@@ -89,7 +91,7 @@ class RequestRules:
         if transfer.currency_code and not is_currency(transfer.currency_code):
             code = transfer.currency_code[:_CODE_MAX]
             return Refusal("CURRENCY_UNKNOWN", {"currency_code": code})
-        if not _MOVEMENT.fullmatch(transfer.movement) or len(transfer.movement) > _TEXT_MAX:
+        if len(transfer.movement) > _TEXT_MAX or not _is_movement(transfer.movement):
             return _broken("movement", "must be a dotted name of a movement")
         if not 0 < len(transfer.reference_id) <= _TEXT_MAX:
             return _broken("reference_id", "must have 1 to 64 characters")
@@ -113,6 +115,12 @@ def is_currency(code: str) -> bool:
     except UnknownCurrencyError:
         return False
     return True
+
+
+@lru_cache(maxsize=_MOVEMENTS_KNOWN_MAX)
+def _is_movement(text: str) -> bool:
+    # Remembered: there are few, and each comes with thousands of transfers.
+    return _MOVEMENT.fullmatch(text) is not None
 
 
 def book_of_chain(chain: Chain) -> int:

@@ -11,7 +11,7 @@ from common.db.pool import Pool
 from common.db.types import Connection
 from services.account.domain.accounts import Account, AccountSpec
 from services.account.domain.kinds import Kinds
-from services.account.store.rows import QUERIES, account_from, locked_account_from
+from services.account.store.rows import QUERIES, account_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class AccountStore:
         """Lock one account until the caller's transaction ends, also against appending."""
         await connection.execute(QUERIES["queue_for_account"], account_id)
         row = await connection.fetchrow(QUERIES["lock_account"], book, account_id)
-        return None if row is None else locked_account_from(row)
+        return None if row is None else account_from(row)
 
     async def update(
         self, connection: Connection, book: int, account: Account, change: AccountChange

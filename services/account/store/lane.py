@@ -19,7 +19,7 @@ from typing import Final
 
 from common.db.pool import Pool
 from common.db.types import Connection
-from services.account.domain.accounts import Account
+from services.account.domain.accounts import AccountState
 from services.account.domain.batches import Decision
 from services.account.domain.transfers import Fate, Hold, StoredTransfer
 from services.account.store.columns import flags, numbers, separator_for
@@ -27,7 +27,7 @@ from services.account.store.movements import movement_columns
 from services.account.store.rows import (
     QUERIES,
     hold_from,
-    locked_account_from,
+    state_from,
     transfer_from,
 )
 
@@ -110,7 +110,7 @@ class Lane:
 
     async def lock_accounts(
         self, account_ids: Iterable[str]
-    ) -> tuple[dict[str, Account], datetime, date]:
+    ) -> tuple[dict[str, AccountState], datetime, date]:
         """Lock accounts in the order of their ids; also return the clock and the business date.
 
         Raises:
@@ -119,17 +119,16 @@ class Lane:
         rows = await self._session.fetch(_LOCK_ACCOUNTS, self._book, list(account_ids))
         if not rows:
             raise BookNotOpenError(f"book {self._book} has no business date")
-        accounts = {row["id"]: locked_account_from(row) for row in rows if row["id"] is not None}
-        last = rows[-1]
-        return accounts, last["now"], last["business_date"]
+        *locked, last = rows
+        return {row[0]: state_from(row) for row in locked}, last["now"], last["business_date"]
 
-    async def share_accounts(self, account_ids: Iterable[str]) -> dict[str, Account]:
+    async def share_accounts(self, account_ids: Iterable[str]) -> dict[str, AccountState]:
         """Lock accounts that are only appended to: other batches may do the same meanwhile.
 
         Their status, limits and buffering stay as they are; their sums do not.
         """
         rows = await self._session.fetch(_SHARE_ACCOUNTS, self._book, list(account_ids))
-        return {row["id"]: locked_account_from(row) for row in rows}
+        return {row["id"]: state_from(row) for row in rows}
 
     async def read_transfers(self, ids: Sequence[str]) -> dict[str, StoredTransfer]:
         """Read what is kept under ids."""

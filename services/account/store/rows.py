@@ -7,7 +7,7 @@ from typing import Final
 
 from common.db.queries import load_queries
 from common.db.types import Record
-from services.account.domain.accounts import Account
+from services.account.domain.accounts import Account, AccountState
 from services.account.domain.transfers import (
     Hold,
     Refusal,
@@ -20,7 +20,7 @@ from services.account.domain.transfers import (
 QUERIES: Final = load_queries("services.account")
 """The statements of this service."""
 
-_LOCKED_ACCOUNT_COLUMNS: Final = 20
+_STATE_COLUMNS: Final = 15
 _ORDER_END: Final = 21
 
 
@@ -29,9 +29,9 @@ def account_from(row: Record) -> Account:
     return Account(*row)
 
 
-def locked_account_from(row: Record) -> Account:
-    """Read a locked account; further columns behind its own are left alone."""
-    return Account(*tuple(row)[:_LOCKED_ACCOUNT_COLUMNS])
+def state_from(row: Record) -> AccountState:
+    """Read what booking needs of an account; further columns behind that are left alone."""
+    return AccountState(*row[:_STATE_COLUMNS])
 
 
 def hold_from(row: Record) -> Hold:

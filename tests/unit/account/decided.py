@@ -39,6 +39,7 @@ def account(name: str, posted: int = 0, **changes: Any) -> Account:
         debits_pending_minor=0,
         credits_pending_minor=0,
         version=1,
+        is_buffered=False,
         created_at=NOW,
         updated_at=NOW,
     )
