@@ -28,6 +28,7 @@ from tests.conformance.mesh.mesh_kit import (
 from tests.conformance.mesh.probe import SEEN
 
 SHOP = caller_metadata("shop")
+OTHER_END = "0" if SHOP[0][1][-1] != "0" else "1"
 
 
 def trailing_of(error: grpc.aio.AioRpcError) -> dict[str, Any]:
@@ -258,7 +259,7 @@ async def test_role_that_the_table_asks_for_decides(mesh: Mesh) -> None:
         ((), "PERMISSION_DENIED"),
         ((("paymesh-caller", "shop"),), "UNAUTHENTICATED"),
         ((("paymesh-caller", SHOP[0][1].replace("shop", "clerk")),), "UNAUTHENTICATED"),
-        ((("paymesh-caller", SHOP[0][1][:-2] + "00"),), "UNAUTHENTICATED"),
+        ((("paymesh-caller", SHOP[0][1][:-1] + OTHER_END),), "UNAUTHENTICATED"),
     ],
 )
 async def test_caller_without_proof_is_refused(
