@@ -50,19 +50,29 @@ FROM day;
 -- batches may share them, post to them, and drain them meanwhile, so their sums are of no use.
 -- Whoever shares a row does not queue for it; who takes one of these numbers does, so that a change
 -- gets its turn however many batches follow each other (`queue_for_account`). They are few, because
--- the server has little room for them.
+-- the server has little room for them. A last row has the clock after all locks: who waited for all
+-- that book on an account has then seen whatever is booked before that.
 WITH queue AS MATERIALIZED (
     SELECT q.id, pg_advisory_xact_lock_shared(1651861094, hashtext(q.id) & 63)
     FROM unnest($2::text[]) AS q (id)
+), shared AS MATERIALIZED (
+    SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
+           a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor,
+           a.credits_posted_minor, a.debits_pending_minor, a.credits_pending_minor, a.version,
+           a.is_buffered
+    FROM queue q
+    JOIN accounts a ON a.id = q.id
+    WHERE a.book = $1
+    ORDER BY a.id
+    FOR KEY SHARE OF a
 )
-SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
-       a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor, a.credits_posted_minor,
-       a.debits_pending_minor, a.credits_pending_minor, a.version, a.is_buffered
-FROM queue q
-JOIN accounts a ON a.id = q.id
-WHERE a.book = $1
-ORDER BY a.id
-FOR KEY SHARE OF a;
+SELECT id, tenant_id, mode, currency_code, normal_side, status, may_go_negative,
+       credit_limit_minor, court_frozen_minor, debits_posted_minor, credits_posted_minor,
+       debits_pending_minor, credits_pending_minor, version, is_buffered, NULL::timestamptz AS now
+FROM shared
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       clock_timestamp();
 
 -- name: read_transfers
 -- What is kept under ids. The bounds let the server pass over months that hold none of them.

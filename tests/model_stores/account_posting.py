@@ -19,6 +19,7 @@ from tests.model_stores.statements import Rows
 from tests.model_stores.tables import by_row
 
 _LOCKED: Final = Shape(" ".join((*ACCOUNT_STATE.columns, "business_date", "now")))
+_SHARED: Final = Shape(" ".join((*ACCOUNT_STATE.columns, "now")))
 _NO_ACCOUNT: Final[Values] = dict.fromkeys(ACCOUNT_STATE.columns)
 _FATE: Final = Shape("id fate")
 _COUNT: Final = Shape("count")
@@ -69,7 +70,8 @@ def lock_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
 
 @BOOK.model
 def share_accounts(rows: Rows, book: int, ids: list[str]) -> list[Row]:
-    return ACCOUNT_STATE.rows(rows["accounts"].find_keys(ids, book))
+    shared = [_SHARED.row(row, now=None) for row in rows["accounts"].find_keys(ids, book)]
+    return [*shared, _SHARED.row(_NO_ACCOUNT, now=rows.now())]
 
 
 @BOOK.model

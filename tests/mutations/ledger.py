@@ -159,10 +159,8 @@ SAFETIES: Final = (
         protects="Nothing is appended to the buffer of an account that was shut, or that is not"
         " buffered any more, by a batch which still saw it open.",
         file=_QUERIES,
-        before="""\
-FOR KEY SHARE OF a;
-""",
-        after=";\n",
+        before="    FOR KEY SHARE OF a\n",
+        after="",
         tests=(f"{_BUFFERED}::test_freezing_credits_gets_its_turn_between_batches",),
     ),
     Safety(

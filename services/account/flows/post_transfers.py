@@ -272,7 +272,8 @@ class _BookPoster:
         lock = self._lane.lock_accounts
         accounts, now, business_date = await lock(account_ids - shared if shared else account_ids)
         if shared:
-            accounts.update(await self._lane.share_accounts(shared))
+            appended_to, now = await self._lane.share_accounts(shared)
+            accounts.update(appended_to)
         shut: set[str] = set()
         buffered: set[str] = set()
         for account in accounts.values():

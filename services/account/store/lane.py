@@ -40,7 +40,13 @@ _SESSION: Final = (
     " SET enable_hashjoin = off; SET enable_mergejoin = off"
 )
 
-_LOCK_BOOK: Final = QUERIES["lock_business_date"]
+# Whoever may share the lock of the date's row does not queue for it, and with several processes at
+# work there is nearly always one that holds it. For the table's lock all queue; a batch that hangs
+# must not hold up the others behind it, so it is given up after a while, and tried again.
+_LOCK_BOOK: Final = (
+    "SET LOCAL lock_timeout = '1s'; LOCK TABLE business_dates IN EXCLUSIVE MODE;"
+    " SET LOCAL lock_timeout TO DEFAULT"
+)
 _LOCK_HOLDS: Final = QUERIES["lock_holds"]
 _LOCK_ACCOUNTS: Final = QUERIES["lock_accounts"]
 _SHARE_ACCOUNTS: Final = QUERIES["share_accounts"]
@@ -100,8 +106,12 @@ class Lane:
                 await connection.close()
 
     async def lock_book(self) -> None:
-        """Let no other batch of the book run until this one has ended. Comes before all locks."""
-        await self._session.execute(_LOCK_BOOK, self._book)
+        """Let no other batch run until this one has ended, of this book or any. Comes first.
+
+        Raises:
+            asyncpg.LockNotAvailableError: a batch took too long; others were kept waiting behind.
+        """
+        await self._session.execute(_LOCK_BOOK)
 
     async def lock_holds(self, pending_ids: Iterable[str]) -> dict[str, Hold]:
         """Lock open holds, in the order of their ids."""
@@ -122,13 +132,17 @@ class Lane:
         *locked, last = rows
         return {row[0]: state_from(row) for row in locked}, last["now"], last["business_date"]
 
-    async def share_accounts(self, account_ids: Iterable[str]) -> dict[str, AccountState]:
+    async def share_accounts(
+        self, account_ids: Iterable[str]
+    ) -> tuple[dict[str, AccountState], datetime]:
         """Lock accounts that are only appended to: other batches may do the same meanwhile.
 
-        Their status, limits and buffering stay as they are; their sums do not.
+        Their status, limits and buffering stay as they are; their sums do not. Also return the
+        clock, which is to be that of the batch: nothing is booked on an account before its lock.
         """
         rows = await self._session.fetch(_SHARE_ACCOUNTS, self._book, list(account_ids))
-        return {row["id"]: state_from(row) for row in rows}
+        *shared, last = rows
+        return {row["id"]: state_from(row) for row in shared}, last["now"]
 
     async def read_transfers(self, ids: Sequence[str]) -> dict[str, StoredTransfer]:
         """Read what is kept under ids."""

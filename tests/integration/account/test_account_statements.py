@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 
 import pytest
 
 from common.clock import SystemClock
 from common.db.pool import Pool, SessionSettings, open_pool
 from common.ids import IdFactory
+from services.account.domain.accounts import AccountSpec
+from services.account.domain.transfers import Transfer
+from services.account.flows.drain_buffers import drain_account
 from services.account.flows.read_statements import (
     Reader,
     StatementPage,
     read_balance_at,
     read_statement,
 )
+from services.account.store.buffers import BufferStore
 from services.account.store.partitions import PartitionKeeper
+from services.account.store.rows import QUERIES
 from services.account.store.statements import StatementStore
+from tests.integration.account.conftest import LedgerKit
 from tests.integration.account.written_history import (
     FIRST_DAY,
     ONE_DAY,
@@ -35,6 +42,10 @@ from tests.integration.account.written_history import (
 
 READER = Reader("default", "TEST")
 IDS = IdFactory(SystemClock())
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 async def no_drain(_: str) -> None:
@@ -129,12 +140,8 @@ async def test_reading_a_balance_of_now_waits_for_a_credit_that_is_being_appende
     )
     at = await writer.fetchval("SELECT clock_timestamp()")
     reading = asyncio.create_task(read_balance_at(store, no_drain, READER, history.account_id, at))
-    waiting = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
     async with asyncio.timeout(30):
-        while not await writer.fetchval(waiting):  # noqa: ASYNC110 - the server has the state
+        while not await writer.fetchval(WAITING):  # noqa: ASYNC110 - the server has the state
             await asyncio.sleep(0.01)
     assert not reading.done()
     await writer.execute(
@@ -149,3 +156,49 @@ async def test_reading_a_balance_of_now_waits_for_a_credit_that_is_being_appende
     await writer.close()
     _, sums = await reading
     assert sums.credits_minor == _sums(history.known())[1] + 1000
+
+
+async def test_a_credit_that_waited_for_its_turn_is_not_booked_at_an_instant_that_was_told(
+    kit: LedgerKit,
+) -> None:
+    """Who changes the account comes between the locks of a batch that appends to its buffer."""
+    specs = [
+        AccountSpec(IDS.new("acc"), "channel", "channel_receivable", "USD"),
+        AccountSpec(IDS.new("acc"), "shop", "merchant_pending", "USD", is_buffered=True),
+    ]
+    receivable, shop = await kit.open(specs)
+    order = Transfer(
+        IDS.new("tfr"),
+        debit_account_id=receivable.id,
+        credit_account_id=shop.id,
+        currency_code="USD",
+        amount_minor=10,
+        movement="test.move",
+        reference_id="ref",
+    )
+    await kit.ledger.post([order])  # from now on it knows that the shop is buffered
+    store, buffers = StatementStore(kit.pool), BufferStore(kit.pool)
+    reader = Reader("default", "LIVE")
+
+    async def balance_at(at: datetime) -> int:
+        _, sums = await read_balance_at(
+            store, lambda one: drain_account(buffers, 0, one), reader, shop.id, at
+        )
+        return sums.credits_minor
+
+    changing = await kit.pool.connect()
+    await changing.execute("BEGIN")
+    await changing.execute(QUERIES["queue_for_account"], shop.id)
+    posting = asyncio.create_task(kit.ledger.post([replace(order, id=IDS.new("tfr"))]))
+    async with asyncio.timeout(30):
+        while not await changing.fetchval(WAITING):  # noqa: ASYNC110 - the server has the state
+            await asyncio.sleep(0.01)
+    at = await changing.fetchval("SELECT clock_timestamp()")
+    told = await balance_at(at)
+    await changing.execute("ROLLBACK")
+    await changing.close()
+    (later,) = await posting
+    assert later.is_buffered
+    assert later.booked_at is not None
+    assert later.booked_at > at
+    assert (told, await balance_at(at), await balance_at(later.booked_at)) == (10, 10, 20)
