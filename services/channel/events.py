@@ -59,6 +59,7 @@ class _Announcer:
             subject_id=subject_id,
             told_state=news.state,
             raw_code=notice.raw_code,
+            payment_reference=notice.payment_reference,
         )
         if news.money is not None:
             body.money.CopyFrom(money_to_proto(news.money))

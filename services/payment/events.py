@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
 from paymesh.channel.v1 import CallbackQuestioned, ChannelRefundChanged, ChargeChanged
@@ -20,7 +21,7 @@ from paymesh.payment.v1 import (
 )
 
 from common.clock import Clock
-from common.context import CallContext
+from common.context import CallContext, Mode
 from common.db.types import Connection
 from common.events.consumer import AfterCommit
 from common.events.event import Event, NewEvent
@@ -38,6 +39,7 @@ from services.payment.domain.exceptions import (
 )
 from services.payment.domain.payments import Owner, Payment, Refund
 from services.payment.store.exceptions import ExceptionStore
+from services.payment.store.payments import PaymentStore
 from services.payment.store.refunds import RefundStore
 from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND, new_job
 
@@ -177,12 +179,14 @@ class ChannelNews:
         self,
         jobs: Jobs,
         exceptions: ExceptionStore,
+        payments: PaymentStore,
         refunds: RefundStore,
         deadlines: Deadlines,
         clock: Clock,
     ) -> None:
         self._jobs = jobs
         self._exceptions = exceptions
+        self._payments = payments
         self._refunds = refunds
         self._deadlines = deadlines
         self._clock = clock
@@ -221,7 +225,12 @@ class ChannelNews:
         if told.subject_id.startswith("rfd_"):
             refund = await self._refunds.find_refund_in(connection, told.subject_id)
             payment_id = refund.payment_id if refund else ""
-        principal = event.principal
+        call = event.call("channel")
+        if is_orphan:
+            payment = await self._find_named(connection, told)
+            if payment is not None:
+                payment_id, call = payment.id, _in_world_of(payment, call)
+        principal = call.principal
         exception = PaymentException(
             id=exception_id(kind, told.callback_id, "heard"),
             kind=kind,
@@ -231,15 +240,26 @@ class ChannelNews:
             payment_id=payment_id,
             channel=told.channel,
             amount=_money_of(told),
-            detail=_words(told),
+            detail=_words(told, payment_id),
             occasion="heard",
             default_action=self._deadlines.default_action(kind, 0),
             due_at=self._deadlines.due_at(now, 0),
-            biz_trace_id=event.biz_trace_id,
+            biz_trace_id=call.biz_trace_id,
             created_at=now,
             updated_at=now,
         )
-        await self._exceptions.open_in(connection, [exception], event.call("channel"), now)
+        await self._exceptions.open_in(connection, [exception], call, now)
+
+    async def _find_named(self, connection: Connection, told: CallbackQuestioned) -> Payment | None:
+        """Return the payment that an orphan names, though it was never asked of this channel.
+
+        A refund that nobody asked us for, or a reference that was given to another channel.
+        """
+        for reference in (told.payment_reference, told.reference):
+            found = await self._payments.find_payment_of_reference(connection, reference)
+            if found is not None:
+                return found
+        return None
 
     async def _wake(self) -> None:
         self._jobs.notify()
@@ -251,9 +271,24 @@ def _money_of(told: CallbackQuestioned) -> Money | None:
     return Money(told.money.currency_code, told.money.amount_minor)
 
 
-def _words(told: CallbackQuestioned) -> str:
+def _in_world_of(payment: Payment, call: CallContext) -> CallContext:
+    """Return what a channel tells as of a payment's world and story: it has none of its own."""
+    owner = payment.owner
+    principal = replace(
+        call.principal,
+        tenant_id=owner.tenant_id,
+        mode=Mode(owner.mode),
+        merchant_id=owner.merchant_id,
+    )
+    return replace(call, principal=principal, biz_trace_id=payment.biz_trace_id)
+
+
+def _words(told: CallbackQuestioned, payment_id: str) -> str:
+    about = told.subject_id
+    if not about and payment_id:
+        about = f"nothing that we asked of this channel, though it names {payment_id}"
     # No row of ours says whose it is, and channels have no principal of their own.
-    about = told.subject_id or "nothing that we asked for, so its tenant and mode are not known"
+    about = about or "nothing that we asked for, so its tenant and mode are not known"
     code = f" ({told.raw_code})" if told.raw_code else ""
     return f"a callback tells {told.told_state or 'something'}{code} of {told.reference}: {about}"
 

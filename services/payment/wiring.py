@@ -61,7 +61,7 @@ async def wire(kit: Kit) -> Service:
         broker=kit.broker,
         queue="payment.channel",
         bindings=BINDINGS,
-        handler=ChannelNews(jobs, exceptions, refunds, parts.deadlines, kit.clock).handle,
+        handler=ChannelNews(jobs, exceptions, store, refunds, parts.deadlines, kit.clock).handle,
     )
     relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")
     # The handlers name their own pauses; this one is for questions that failed.

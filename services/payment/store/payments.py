@@ -154,13 +154,15 @@ class PaymentStore:
             rows = await connection.fetch(QUERIES["find_payments_of_order"], order_id)
         return [payment_from(row) for row in rows]
 
-    async def find_payment_of_reference(self, reference: str) -> str | None:
-        """Return the id of the payment that a channel's reference was made for."""
-        async with self._pool.acquire() as connection:
-            found: str | None = await connection.fetchval(
-                QUERIES["find_payment_of_reference"], reference
-            )
-        return found
+    async def find_payment_of_reference(
+        self, connection: Connection, reference: str
+    ) -> Payment | None:
+        """Return the payment that a reference was made for, in the caller's transaction."""
+        payment_id = await connection.fetchval(QUERIES["find_payment_of_reference"], reference)
+        if payment_id is None:
+            return None
+        rows = await connection.fetch(QUERIES["find_payments"], [payment_id])
+        return payment_from(rows[0])
 
 
 def _settled(change: Change) -> Settled:

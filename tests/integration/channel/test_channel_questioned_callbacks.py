@@ -56,6 +56,16 @@ async def test_orphan_is_told_of_once_whoever_takes_its_copies(new_kit: object, 
     assert await one.verdicts(stray) == ["ORPHAN"]
 
 
+async def test_orphan_of_a_refund_names_the_payment_that_it_belongs_to(kit: ChannelKit) -> None:
+    """So that whoever looks into it knows whose it is: money went back that nobody asked for."""
+    charge = await kit.charge(kit.played())
+    stray = kit.new_reference("rch")
+    raw = notice(stray, money=USD, kind="REFUND", payment_reference=charge.reference)
+    await kit.call_back(CODE, raw)
+    (event,) = await kit.questioned(stray)
+    assert (event.verdict, event.payment_reference) == ("ORPHAN", charge.reference)
+
+
 async def test_orphan_that_another_takes_at_this_moment_is_told_of_there(kit: ChannelKit) -> None:
     """There is no row that both could lock, so only the callback's own key tells them apart."""
     stray = kit.new_reference()

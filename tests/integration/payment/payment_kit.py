@@ -128,7 +128,9 @@ class PaymentKit:
     async def hear_of_refund(self, refund_id: str) -> None:
         """Let payment hear that its channel has news of a refund, twice, as it may come."""
         parts = self.parts()
-        news = ChannelNews(Jobs(), parts.exceptions, parts.refunds, parts.deadlines, self.kit.clock)
+        news = ChannelNews(
+            Jobs(), parts.exceptions, parts.store, parts.refunds, parts.deadlines, self.kit.clock
+        )
         event = NewEvent(
             event_id=self.kit.ids.new("evt"),
             type="channel.refund.changed.v1",

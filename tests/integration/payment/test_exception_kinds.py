@@ -29,10 +29,11 @@ from paymesh.payment.v1 import (
 )
 from paymesh.type.v1 import Money
 
-from common.context import bound
+from common.context import ActorType, Principal, bound
 from common.errors import RemoteError
 from common.events.event import NewEvent
 from common.events.outbox import Outbox
+from common.ids import channel_reference
 from common.jobs.jobs import Jobs
 from services.payment.events import Announcements, ChannelNews
 from services.payment.flows.desk import decide_resolution
@@ -227,19 +228,29 @@ async def _freeze(payment: PaymentKit, kind: str, currency: str, status: str) ->
         )
 
 
-async def _question(payment: PaymentKit, verdict: str, payment_id: str) -> str:
+async def _question(
+    payment: PaymentKit,
+    verdict: str,
+    payment_id: str,
+    *,
+    named: str = "",
+    reference: str = "att00000000",
+) -> str:
     """Let payment hear of a questioned callback, twice; return the callback's id."""
     pool = payment.kit.pools["payment"]
     jobs, outbox = Jobs(), Outbox()
     exceptions = ExceptionStore(pool, outbox, jobs, Announcements())
     parts = payment.parts()
-    news = ChannelNews(jobs, exceptions, parts.refunds, parts.deadlines, payment.kit.clock)
+    news = ChannelNews(
+        jobs, exceptions, parts.store, parts.refunds, parts.deadlines, payment.kit.clock
+    )
     callback_id = payment.kit.ids.new("cbk")
     told = CallbackQuestioned(
         callback_id=callback_id,
         channel="alipay_a",
         verdict=verdict,
-        reference="att00000000",
+        reference=reference,
+        payment_reference=named,
         subject_id=payment_id,
         told_state="FAILED",
         money=Money(currency_code="USD", amount_minor=AMOUNT),
@@ -250,7 +261,12 @@ async def _question(payment: PaymentKit, verdict: str, payment_id: str) -> str:
         aggregate_id=callback_id,
         aggregate_version=1,
         payload=told.SerializeToString(),
-        principal=replace(payment.call().principal, merchant_id=""),
+        # Channels have no world of their own: what belongs to no row is told as of the default one.
+        principal=(
+            Principal(actor_type=ActorType.CHANNEL, actor_id="alipay_a")
+            if verdict == "ORPHAN"
+            else replace(payment.call().principal, merchant_id="")
+        ),
         occurred_at=payment.kit.clock.now(),
     )
     consumer = payment.kit.consumer("payment", "payment.channel", news.handle)
@@ -278,6 +294,46 @@ async def test_a_questioned_callback_is_examined_at_its_deadline(
     await payment.run_due(DUE_SECONDS + 1)
     (found,) = await payment.exceptions(callback_id)
     assert (found["state"], found["resolution"]) == ("RESOLVED", f"{finding}: asked")
+
+
+@pytest.mark.parametrize("kind", ["refund", "payment"])
+async def test_an_orphan_that_names_a_payment_is_in_that_payments_world(
+    payment: PaymentKit, desk: Desk, kind: str
+) -> None:
+    """Somebody gave money back at the channel's own desk; or it tells of another's reference."""
+    case = await new_case(payment, "quick_pay")
+    made = await case.pay(payment.parts())
+    reference = channel_reference(made.attempt_id)
+    if kind == "refund":
+        callback_id = await _question(payment, "ORPHAN", "", named=reference)
+    else:
+        callback_id = await _question(payment, "ORPHAN", "", reference=reference)
+    one = await desk.get((await payment.exceptions(callback_id))[0]["id"])
+    assert (one.kind, one.payment_id) == ("CALLBACK_UNKNOWN_REFERENCE", case.payment_id)
+    assert one.biz_trace_id == made.biz_trace_id
+    assert one.detail.endswith(f"though it names {case.payment_id}")
+    (row,) = await payment.kit.rows(
+        "payment", "SELECT tenant_id, mode, merchant_id FROM exceptions WHERE id = $1", one.id
+    )
+    assert tuple(row.values()) == ("default", "TEST", payment.merchant_id)
+    (told,) = await payment.kit.rows(
+        "payment", "SELECT mode, merchant_id FROM outbox WHERE aggregate_id = $1", one.id
+    )
+    assert tuple(told.values()) == ("TEST", payment.merchant_id)
+    payment.bank.finding = "NOTHING_THERE"
+    await payment.bring_to_rest()
+
+
+async def test_an_orphan_that_names_nothing_is_in_the_default_world(payment: PaymentKit) -> None:
+    callback_id = await _question(payment, "ORPHAN", "")
+    (row,) = await payment.kit.rows(
+        "payment",
+        "SELECT tenant_id, mode, merchant_id, payment_id FROM exceptions WHERE subject_id = $1",
+        callback_id,
+    )
+    assert tuple(row.values()) == ("default", "LIVE", "", "")
+    payment.bank.finding = "NOTHING_THERE"
+    await payment.bring_to_rest()
 
 
 async def test_a_callback_that_stands_stays_open_and_its_payment_is_asked_about(

@@ -63,7 +63,9 @@ async def test_the_intent_stands_before_the_channel_is_called(payment: PaymentKi
         jobs = await payment.kit.rows(
             "payment", "SELECT 1 FROM jobs WHERE key = $1 AND state = 'OPEN'", asked.id
         )
-        stood.append((await honest.store.find_payment_of_reference(reference), len(jobs)))
+        async with payment.kit.pools["payment"].acquire() as connection:
+            found = await honest.store.find_payment_of_reference(connection, reference)
+        stood.append((found and found.id, len(jobs)))
         return await honest.peers.charge(asked)
 
     made = await case.pay(_parts(payment, charge))
