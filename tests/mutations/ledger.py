@@ -125,17 +125,8 @@ SAFETIES: Final = (
         protects="Two processes that book on one account at the same time both see the other's"
         " movement.",
         file=_QUERIES,
-        before="""\
-    FROM accounts
-    WHERE book = $1 AND id = ANY($2::text[])
-    ORDER BY id
-    FOR NO KEY UPDATE
-""",
-        after="""\
-    FROM accounts
-    WHERE book = $1 AND id = ANY($2::text[])
-    ORDER BY id
-""",
+        before="    FOR NO KEY UPDATE\n",
+        after="",
         tests=(f"{_FLOWS}::test_posting_crosswise_from_many_writers_ends_in_no_deadlock",),
     ),
     Safety(
