@@ -109,7 +109,7 @@ class AccountServicer(ReadingServicer):
         return GetAccountsResponse(
             accounts=[
                 account_to_proto(account)
-                for account in found
+                for account in sorted(found, key=lambda account: str(account.id))
                 if (account.tenant_id, account.mode) == (principal.tenant_id, principal.mode)
             ]
         )

@@ -15,6 +15,7 @@ from paymesh.account.v1 import (
     TRANSFER_KIND_POST,
     AccountSpec,
     Entry,
+    GetAccountsRequest,
     GetBalanceAtRequest,
     GetBalanceAtResponse,
     GetBusinessDateRequest,
@@ -306,6 +307,21 @@ async def test_listing_an_owners_accounts_is_paged_by_id(cast: LedgerRpc) -> Non
             break
     assert found == ids
     assert not (await ask(cast, "ListAccounts", ListAccountsRequest(owner_id="nobody"))).accounts
+
+
+async def test_reading_accounts_of_several_books_gives_them_by_id(cast: LedgerRpc) -> None:
+    ids = [cast.kit.ids.new("acc", book=book) for book in (0, 2, 1, 0, 2, 1)]
+    mixed = [ids[place] for place in (1, 0, 4, 2, 3, 5)]
+    await cast.open(
+        [
+            AccountSpec(id=one, owner_id="A", kind="user_available", currency_code="USD")
+            for one in mixed
+        ]
+    )
+    unknown = cast.kit.ids.new("acc")
+    request = GetAccountsRequest(ids=[*mixed, unknown, mixed[0]])
+    answer = await ask(cast, "GetAccounts", request)
+    assert [account.id for account in answer.accounts] == sorted(ids)
 
 
 async def test_listing_kinds_gives_the_registry(cast: LedgerRpc) -> None:
