@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -294,6 +295,70 @@ async def test_standing_between_two_batches_in_a_deadlock_is_tried_again(
     await work
 
 
+async def _two_payments(kit: LedgerKit) -> list[Transfer]:
+    """Return orders between two accounts that are open."""
+    ids = IdFactory(SystemClock())
+    receivable, user = await kit.open(
+        [
+            AccountSpec(ids.new("acc"), "bank", "channel_receivable", "USD"),
+            AccountSpec(ids.new("acc"), "user", "user_available", "USD"),
+        ]
+    )
+    return [
+        Transfer(
+            ids.new("tfr"),
+            debit_account_id=receivable.id,
+            credit_account_id=user.id,
+            currency_code="USD",
+            amount_minor=7,
+            movement="test.move",
+            reference_id="ref",
+        )
+        for _ in range(2)
+    ]
+
+
+async def test_repeating_gets_its_turn_between_the_batches_of_others(
+    new_kit: NewKit, kit: LedgerKit
+) -> None:
+    # With several processes there is nearly always a batch under way, and a repeat has to be alone.
+    other = await new_kit()
+    once, later = await _two_payments(kit)
+    await kit.ledger.post([once])
+    async with kit.pool.acquire() as under_way:
+        await under_way.execute("BEGIN")
+        await under_way.execute("SELECT 1 FROM business_dates WHERE book = 0 FOR SHARE")
+        repeat = asyncio.create_task(kit.ledger.post([once]))
+        await _until_blocked(kit, 1)
+        behind = asyncio.create_task(other.ledger.post([later]))
+        await _until_blocked(kit, 2, unless=behind)
+        assert not behind.done(), "a batch that came later went before the repeat"
+        await under_way.execute("ROLLBACK")
+    [[first], [second]] = await asyncio.gather(repeat, behind)
+    assert (first.replayed, second.replayed) == (True, False)
+    assert {first.status, second.status} == {TransferStatus.BOOKED}
+    await kit.assert_books_fit()
+
+
+async def test_repeating_while_a_batch_hangs_does_not_keep_the_others(
+    new_kit: NewKit, kit: LedgerKit
+) -> None:
+    other = await new_kit()
+    once, later = await _two_payments(kit)
+    await kit.ledger.post([once])
+    async with kit.pool.acquire() as hanging:
+        await hanging.execute("BEGIN")
+        await hanging.execute("SELECT 1 FROM business_dates WHERE book = 0 FOR SHARE")
+        repeat = asyncio.create_task(kit.ledger.post([once]))
+        await _until_blocked(kit, 1)
+        [result] = await other.ledger.post([later])
+        assert result.status == TransferStatus.BOOKED
+        assert not repeat.done()
+        await hanging.execute("ROLLBACK")
+    [answer] = await repeat
+    assert answer.replayed
+
+
 async def _lock_and_leave(connection: Connection, account_id: str) -> None:
     """Lock an account, or hear that it ends in a deadlock; leave everything either way."""
     with suppress(asyncpg.DeadlockDetectedError):
@@ -301,12 +366,16 @@ async def _lock_and_leave(connection: Connection, account_id: str) -> None:
     await connection.execute("ROLLBACK")
 
 
-async def _until_blocked(kit: LedgerKit, sessions: int) -> None:
-    """Wait until so many sessions of the database wait for locks."""
+async def _until_blocked(
+    kit: LedgerKit, sessions: int, unless: asyncio.Task[Any] | None = None
+) -> None:
+    """Wait until so many sessions of the database wait for locks, or a task is done."""
     query = (
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(20), kit.pool.acquire() as connection:
-        while await connection.fetchval(query) < sessions:  # noqa: ASYNC110 - locks tell nobody
+        while await connection.fetchval(query) < sessions:
+            if unless is not None and unless.done():
+                return
             await asyncio.sleep(0.01)
