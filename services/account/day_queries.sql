@@ -116,14 +116,17 @@ WHERE business_date BETWEEN $1 AND $2 AND state <> 'CLOSED'
 ORDER BY business_date, book;
 
 -- name: list_open_months_before
--- Months before a day that have business days and were not closed.
-SELECT DISTINCT to_char(d.business_date, 'YYYY-MM') AS period
-FROM business_days d
-WHERE d.business_date < $1
-  AND NOT EXISTS (
-      SELECT FROM periods p WHERE p.period = to_char(d.business_date, 'YYYY-MM')
-  )
-ORDER BY period;
+-- Months before a day that have business days and were not closed; and the Decembers of their years,
+-- whose close carries profit and loss forward also when dates jumped over the month.
+SELECT m.period
+FROM (
+    SELECT to_char(business_date, 'YYYY-MM') AS period FROM business_days WHERE business_date < $1
+    UNION
+    SELECT to_char(business_date, 'YYYY-12') FROM business_days
+    WHERE business_date < date_trunc('year', $1::date)
+) m
+WHERE NOT EXISTS (SELECT FROM periods p WHERE p.period = m.period)
+ORDER BY m.period;
 
 -- name: list_profit_and_loss
 -- What income and expense subjects stand at by a day, as debits less credits; earlier closings
@@ -195,10 +198,14 @@ GROUP BY tenant_id, mode, subject_code, currency_code
 ORDER BY currency_code, subject_code;
 
 -- name: list_periods
--- A page of months before one that have business days or were closed, latest first.
+-- A page of months before one that have business days, are the end of a year that has, or were
+-- closed; latest first.
 SELECT m.period, coalesce(p.state, 'OPEN') AS state, p.closed_at, p.archived_at
 FROM (
-    SELECT DISTINCT to_char(business_date, 'YYYY-MM') AS period FROM business_days
+    SELECT to_char(business_date, 'YYYY-MM') AS period FROM business_days
+    UNION
+    SELECT to_char(business_date, 'YYYY-12') FROM business_days
+    WHERE business_date < (SELECT date_trunc('year', max(business_date)) FROM business_days)
     UNION
     SELECT period FROM periods
 ) m
@@ -231,3 +238,7 @@ FROM pg_inherits i
 JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = $1::text::regclass
   AND pg_get_expr(c.relpartbound, c.oid) LIKE 'FOR VALUES FROM (''' || $2::text || ''')%';
+
+-- name: find_bounds
+-- Whether the constraint of a table that says its month was checked; no row where there is none.
+SELECT convalidated FROM pg_constraint WHERE conrelid = $1::text::regclass AND conname = $2;

@@ -146,19 +146,41 @@ class PeriodStore:
         return _period(row)
 
     async def bound_partitions(self, month: Month) -> None:
-        """Write a month's bounds into its tables, so that moving them needs no look at the rows."""
+        """Write a month's bounds into its tables, so that moving them needs no look at the rows.
+
+        Raises:
+            PartitionBusyError: a reader was in the way, or another caller at the same.
+        """
         for table in _TABLES:
             async with self._pool.transaction() as connection:
-                await connection.execute(_NO_LIMIT)
                 name = await self._find_partition(connection, table, month)
                 if name is None:
                     continue
-                # Names and bounds are made of our own digits and letters only.
-                await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {_BOUNDS}")
-                await connection.execute(
-                    f"ALTER TABLE {name} ADD CONSTRAINT {_BOUNDS} CHECK (business_date"
-                    f" >= '{month.first}' AND business_date < '{month.next().first}')"
-                )
+                is_checked = await connection.fetchval(DAY_QUERIES["find_bounds"], name, _BOUNDS)
+                if is_checked is None:
+                    await self._add_bounds(connection, name, month)
+            if not is_checked:
+                await self._check_bounds(name)
+
+    async def _add_bounds(self, connection: Connection, name: str, month: Month) -> None:
+        await connection.execute(_LOCK_SESSION)
+        try:
+            # Names and bounds are made of our own digits and letters only.
+            await connection.execute(
+                f"ALTER TABLE {name} ADD CONSTRAINT {_BOUNDS} CHECK (business_date"
+                f" >= '{month.first}' AND business_date < '{month.next().first}') NOT VALID"
+            )
+        except (asyncpg.LockNotAvailableError, asyncpg.DuplicateObjectError) as error:
+            raise PartitionBusyError from error
+
+    async def _check_bounds(self, name: str) -> None:
+        """Look at the rows, beside readers and writers, for as long as it takes."""
+        try:
+            async with self._pool.transaction() as connection:
+                await connection.execute(_NO_LIMIT)
+                await connection.execute(f"ALTER TABLE {name} VALIDATE CONSTRAINT {_BOUNDS}")
+        except asyncpg.UndefinedObjectError as error:
+            raise PartitionBusyError from error
 
     async def move_partitions(self, connection: Connection, month: Month) -> None:
         """Move a month's tables under the archived ones.

@@ -247,3 +247,83 @@ async def test_archiving_waits_for_readers(books: InnerBooks, parts: PeriodParts
         assert (await archiving).state == PeriodState.ARCHIVED
     finally:
         await connection.close()
+
+
+async def test_waiting_for_readers_keeps_no_other_reader_out(
+    books: InnerBooks, parts: PeriodParts
+) -> None:
+    """A proof reads vouchers for minutes; what reads beside it does not stand behind the move."""
+    await _month_over(books)
+    await close_period(parts, JANUARY, CALL, CLOCK.now())
+    slow, quick = await books.pool.connect(), await books.pool.connect()
+    archiving = None
+    try:
+        await slow.execute("BEGIN")
+        await slow.fetch("SELECT count(*) FROM all_vouchers")
+        archiving = asyncio.create_task(archive_period(parts, JANUARY, CALL, CLOCK.now()))
+        await quick.execute("SET lock_timeout = '5s'")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation::regclass::text"
+        async with asyncio.timeout(10):
+            while not await books.fetch(f"{waiting} LIKE '%vouchers%'"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await quick.fetchval("SELECT count(*) FROM all_vouchers") == 4
+        await slow.execute("ROLLBACK")
+        assert (await archiving).state == PeriodState.ARCHIVED
+    finally:
+        await slow.close()
+        await quick.close()
+        if archiving is not None:
+            await asyncio.gather(archiving, return_exceptions=True)
+
+
+async def test_archiving_by_several_at_once_archives_once(
+    books: InnerBooks, parts: PeriodParts
+) -> None:
+    await _month_over(books)
+    audited = "SELECT count(*) FROM audit WHERE action IN ('period.close', 'period.archive')"
+    before = await books.fetch(audited)
+    assert isinstance(before, int)
+    closed = await asyncio.gather(
+        *(close_period(parts, JANUARY, CALL, CLOCK.now()) for _ in range(4))
+    )
+    assert {one.state for one in closed} == {PeriodState.CLOSED}
+    archived = await asyncio.gather(
+        *(archive_period(parts, JANUARY, CALL, CLOCK.now()) for _ in range(4))
+    )
+    assert {one.state for one in archived} == {PeriodState.ARCHIVED}
+    assert await books.fetch("SELECT count(*) FROM archived_vouchers") == 4
+    assert await books.fetch(audited) == before + 2
+
+
+async def test_the_end_of_a_year_without_a_day_in_december_is_not_passed_over(
+    ledger_url: str,
+) -> None:
+    """Dates jump from November to January; profit and loss are carried forward all the same."""
+    async with open_inner_books(ledger_url, date(1998, 11, 30)) as books:
+        parts = PeriodParts(
+            books.pool, PeriodStore(books.pool), books.vouchers, read_chart().profit_subject
+        )
+        await books.pay("bank", "user", 100)
+        await books.pay("user", "fee", 9)
+        await books.cut(date(1999, 1, 5))
+        await books.cut(date(1999, 2, 1))
+        await books.close_all()
+        await close_period(parts, Month(1998, 11), CALL, CLOCK.now())
+        with pytest.raises(PeriodNotClosableError) as refused:
+            await close_period(parts, Month(1999, 1), CALL, CLOCK.now())
+        assert refused.value.metadata["obstacle"] == "1998-12 OPEN"
+        listed = [(str(one.month), one.state) for one in await parts.periods.list_page("", 10)]
+        assert listed[1:] == [
+            ("1999-01", PeriodState.OPEN),
+            ("1998-12", PeriodState.OPEN),
+            ("1998-11", PeriodState.CLOSED),
+        ]
+        december = await close_period(parts, Month(1998, 12), CALL, CLOCK.now())
+        assert december.vouchers_count == 1
+        january = await close_period(parts, Month(1999, 1), CALL, CLOCK.now())
+        opening = {one.subject_code: one.opening_minor for one in january.balances}
+        assert (opening["6021.01"], opening["4103"]) == (0, 9)
+        assert (await archive_period(parts, Month(1998, 12), CALL, CLOCK.now())).state == (
+            PeriodState.ARCHIVED
+        )
+        assert (await books.prove()).holds
