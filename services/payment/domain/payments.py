@@ -66,6 +66,15 @@ class Failure:
     raw_code: str = ""
     advice: str = ""
 
+    @property
+    def is_by_decision(self) -> bool:
+        """Whether people have decided it while nobody knew: the channel may yet say otherwise."""
+        return self.reason == LET_FAIL.reason
+
+
+LET_FAIL: Final = Failure("CHANNEL_OUTCOME_UNKNOWN", advice="TRY_AGAIN")
+"""Why something failed of which nobody knew: people had proof that nothing moved."""
+
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
@@ -267,6 +276,11 @@ class GiveBackNews:
     """The channel's own code of a refusal."""
     reason: str = "DECLINED"
     """Value name of `ErrorReason` of a refusal."""
+
+
+ON_ITS_WAY: Final = frozenset({"PENDING", "UNKNOWN"})
+"""States of `GiveBackNews` that may still bring money back; NOT_FOUND and NOT_SENT were never asked
+of the channel."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ the ids that were sent, and goes on from the answer; nothing is guessed.
 
 from __future__ import annotations
 
+from typing import Final
+
 from common.context import bound
 from services.payment.domain.payments import Payment
 from services.payment.domain.states import (
@@ -20,6 +22,9 @@ from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.return_payment import give_back
 from services.payment.flows.save_payment import reporting_refusals
 from services.payment.flows.settle_payment import settle
+
+# What a channel may still turn into a success; NOT_FOUND too, as long as it has not ended there.
+_UNDER_WAY: Final = frozenset({"PENDING", "UNKNOWN", "NOT_FOUND"})
 
 
 async def advance_payment(parts: Parts, payment_id: str) -> Payment | None:
@@ -57,6 +62,18 @@ async def _advance(parts: Parts, payment: Payment) -> Payment:
     if payment.state in PAYMENT_OPEN and await _is_of_no_use(parts, payment):
         return await apply_news(parts, payment, await parts.peers.close_charge(payment))
     return await apply_news(parts, payment, await parts.peers.query_charge(payment))
+
+
+async def is_payment_under_way(parts: Parts, payment: Payment) -> bool:
+    """Say whether a payment that people let fail may still be taken at its channel.
+
+    Raises PaymeshError when nobody answers: the job comes back.
+    """
+    if payment.state is not PaymentState.FAILED or payment.is_internal:
+        return False
+    if payment.failure is None or not payment.failure.is_by_decision:
+        return False
+    return (await parts.peers.query_charge(payment)).state in _UNDER_WAY
 
 
 async def _is_of_no_use(parts: Parts, payment: Payment) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.payment.domain.exceptions import ExceptionKind, new_exception
-from services.payment.domain.payments import Payment, Refund
+from services.payment.domain.payments import ON_ITS_WAY, Payment, Refund
 from services.payment.domain.postings import late_chain
+from services.payment.domain.states import RefundState
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book
 from services.payment.peers import AccountNames
@@ -36,6 +37,18 @@ async def book_late_refund(parts: Parts, payment: Payment, refund: Refund) -> Re
     found = await parts.refunds.find_refund(refund.id) or refund
     # Whoever was first has marked it too, or changed something else and did not know.
     return found if found.is_late else await book_late_refund(parts, payment, found)
+
+
+async def is_refund_under_way(parts: Parts, refund: Refund) -> bool:
+    """Say whether a refund that people let fail may still bring the money back.
+
+    Raises PaymeshError when nobody answers: the job comes back.
+    """
+    if refund.failure is None or not refund.failure.is_by_decision:
+        return False
+    if refund.state is not RefundState.FAILED or refund.is_late:
+        return False
+    return (await parts.peers.ask_refund(refund.id, refund.amount)).state in ON_ITS_WAY
 
 
 def _change(parts: Parts, payment: Payment, refund: Refund, business_date: str) -> RefundChange:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.payment.domain.exceptions import ExceptionKind, PaymentException, new_exception
-from services.payment.domain.payments import Payment
+from services.payment.domain.payments import ON_ITS_WAY, Payment
 from services.payment.domain.postings import late_return_chain, unclaimed_return_chain
 from services.payment.domain.states import PAYMENT_RETURN_ENDED, PaymentState
 from services.payment.errors import LedgerRefusedError
@@ -21,8 +21,6 @@ from services.payment.peers import AccountNames, Booked
 from services.payment.store.rows import Change
 
 _NOT_KEPT = "INSUFFICIENT_FUNDS"
-# What may still bring money back; NOT_FOUND and NOT_SENT were never asked of the channel.
-_ON_ITS_WAY = frozenset({"PENDING", "UNKNOWN"})
 
 
 async def book_late_returns(parts: Parts, payment: Payment) -> Payment:
@@ -40,7 +38,7 @@ async def book_late_returns(parts: Parts, payment: Payment) -> Payment:
 
 async def is_under_way(parts: Parts, payment: Payment) -> bool:
     """Say whether an attempt to give back what has left already may still bring it back."""
-    return not _ON_ITS_WAY.isdisjoint(await _ask_attempts(parts, payment))
+    return not ON_ITS_WAY.isdisjoint(await _ask_attempts(parts, payment))
 
 
 async def _ask_attempts(parts: Parts, payment: Payment) -> list[str]:

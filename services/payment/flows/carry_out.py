@@ -21,7 +21,7 @@ from services.payment.domain.exceptions import (
     is_settled_by,
     may_fail,
 )
-from services.payment.domain.payments import Failure, Payment, Refund
+from services.payment.domain.payments import LET_FAIL, Payment, Refund
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.errors import LedgerRefusedError
 from services.payment.flows.advance_payment import advance_payment
@@ -39,7 +39,6 @@ PLATFORM: Final = "SERVICE:payment"
 _CALLBACKS: Final = frozenset(
     {ExceptionKind.CALLBACK_CONTRADICTION, ExceptionKind.CALLBACK_UNKNOWN_REFERENCE}
 )
-_PROVEN: Final = Failure("CHANNEL_OUTCOME_UNKNOWN", advice="TRY_AGAIN")
 
 _BEFORE_IT_CAME: Final = frozenset(
     {PaymentState.PENDING, PaymentState.REQUIRES_ACTION, PaymentState.UNKNOWN}
@@ -254,7 +253,7 @@ async def _examine(parts: Parts, exception: PaymentException) -> None:
 async def _fail(parts: Parts, exception: PaymentException) -> None:
     """Somebody has proof that nothing moved. A last question is asked all the same."""
     if exception.subject_id.startswith("rfd_"):
-        await fail_refund(parts, exception.subject_id, _PROVEN)
+        await fail_refund(parts, exception.subject_id, LET_FAIL)
         return
     try:
         payment = await advance_payment(parts, exception.subject_id)
@@ -266,7 +265,7 @@ async def _fail(parts: Parts, exception: PaymentException) -> None:
     if payment is None or payment.is_internal or not may_fail(payment.state):
         await _put_off(parts, exception.id, "it cannot be let fail any more")
         return
-    await fail(parts, payment, _PROVEN)
+    await fail(parts, payment, LET_FAIL)
 
 
 async def _dismiss(parts: Parts, exception: PaymentException) -> None:

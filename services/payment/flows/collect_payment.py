@@ -136,10 +136,14 @@ async def apply_news(parts: Parts, payment: Payment, news: ChargeNews) -> Paymen
 
 
 async def fail(parts: Parts, payment: Payment, failure: Failure) -> Payment:
-    """End a payment: surely no money moved."""
+    """End a payment: surely no money moved.
+
+    Where people have decided that, its channel is asked on until it has ended there too.
+    """
     now = parts.clock.now()
     call = call_of(payment)
     after = payment.moved(PaymentState.FAILED, failure=failure, next_action=None)
+    ask_at = parts.next_question_at(now, payment.created_at) if failure.is_by_decision else None
     change = Change(
         payment,
         after,
@@ -148,6 +152,7 @@ async def fail(parts: Parts, payment: Payment, failure: Failure) -> Payment:
         call,
         now,
         (payment_failed(after, call, now),),
+        next_question_at=ask_at,
     )
     return await save(parts, change)
 

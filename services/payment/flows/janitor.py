@@ -14,7 +14,8 @@ from services.payment.domain.states import (
     REFUND_ENDED,
     PaymentState,
 )
-from services.payment.flows.advance_payment import advance_payment
+from services.payment.flows.advance_payment import advance_payment, is_payment_under_way
+from services.payment.flows.book_late_refund import is_refund_under_way
 from services.payment.flows.book_late_return import is_under_way
 from services.payment.flows.carry_out import carry_out
 from services.payment.flows.parts import Parts
@@ -45,12 +46,14 @@ class Janitor:
         return self._later(payment.created_at, str(payment.state))
 
     async def _end(self, payment: Payment | None) -> Result:
-        """Ask no more, unless an attempt to give the money back once more is on its way."""
-        if payment is None or payment.state not in PAYMENT_RETURN_ENDED:
+        """Ask no more, unless an attempt to take or give back the money is on its way."""
+        if payment is None:
             return Done()
-        if not await is_under_way(self._parts, payment):
-            return Done()
-        return self._later(payment.created_at, "an attempt to give it back has not ended")
+        if payment.state in PAYMENT_RETURN_ENDED and await is_under_way(self._parts, payment):
+            return self._later(payment.created_at, "an attempt to give it back has not ended")
+        if await is_payment_under_way(self._parts, payment):
+            return self._later(payment.created_at, "it was let fail, and the channel has not ended")
+        return Done()
 
     async def ask_about_refund(self, job: Job) -> Result:
         """Bring a refund further; come back later while it has not ended."""
@@ -61,8 +64,12 @@ class Janitor:
             if refund is not None:
                 await report_unknown(self._parts, refund)
             raise
-        if refund is None or refund.state in REFUND_ENDED:
+        if refund is None:
             return Done()
+        if refund.state in REFUND_ENDED:
+            if not await is_refund_under_way(self._parts, refund):
+                return Done()
+            return self._later(refund.created_at, "it was let fail, and the channel has not ended")
         await report_unknown(self._parts, refund)
         return self._later(refund.created_at, str(refund.state))
 

@@ -288,6 +288,8 @@ async def _end_failed(parts: Parts, refund: Refund, failure: Failure) -> Refund:
     now = parts.clock.now()
     call = call_of(refund)
     after = refund.moved(RefundState.FAILED, failure=failure)
+    # Nobody knew what its channel did, so that is asked on until it has ended there too.
+    is_asked_on = failure.is_by_decision and refund.source_kind != ""
     change = RefundChange(
         refund,
         after,
@@ -296,6 +298,7 @@ async def _end_failed(parts: Parts, refund: Refund, failure: Failure) -> Refund:
         call,
         now,
         (refund_failed(after, call, now),),
+        next_question_at=parts.next_question_at(now, refund.created_at) if is_asked_on else None,
     )
     if await parts.refunds.save_refund(change):
         return after

@@ -143,6 +143,11 @@ class RefundStore:
             await self._outbox.add(connection, change.events)
             if has_ended:
                 await self._jobs.cancel(connection, ADVANCE_REFUND, [after.id])
+            if change.next_question_at is not None:
+                again = new_job(
+                    ADVANCE_REFUND, after.id, change.next_question_at, change.call, after.version
+                )
+                await self._jobs.add(connection, [again])
             if change.opens:
                 await self._exceptions.open_in(connection, change.opens, change.call, change.at)
             if change.resolves or won["has_exceptions"]:

@@ -103,6 +103,8 @@ class RefundChange:
     call: CallContext
     at: datetime
     events: tuple[NewEvent, ...] = ()
+    next_question_at: datetime | None = None
+    """When the janitor asks, though the refund has ended; None for what its job does anyway."""
     opens: tuple[PaymentException, ...] = ()
     """Exceptions that this change opens."""
     resolves: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from services.payment.domain.exceptions import Action, ExceptionKind, ExceptionS
 from services.payment.domain.payments import Failure, NextAction, Payment, Refund, WayOut
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.store.exceptions import ExceptionPage
-from services.payment.store.rows import ADVANCE_PAYMENT
+from services.payment.store.rows import ADVANCE_PAYMENT, ADVANCE_REFUND
 from tests.conformance.stores.payment_cases import CALL, PaymentSide
 from tests.conformance.stores.trade_cases import START
 from tests.conformance.stores.twins import Side
@@ -208,6 +208,19 @@ async def test_a_refund_that_ends_gives_its_part_back_or_free(
     rows = await payments.side.dump()
     jobs = {row["key"]: row["state"] for row in rows["jobs"]}
     assert jobs[refund.id] == "CANCELLED"
+
+
+async def test_a_refund_that_has_ended_is_asked_on_about_where_that_is_said(
+    payments: PaymentSide,
+) -> None:
+    await succeeded(payments)
+    opened = await payments.refunds.open_refund(payments.refund(1, 1, 300), CALL, START)
+    assert opened is not None
+    later = START + timedelta(hours=1)
+    ended = payments.refund_change(opened[1], R.FAILED)
+    assert await payments.refunds.save_refund(replace(ended, next_question_at=later))
+    jobs = [row for row in (await payments.side.dump())["jobs"] if row["kind"] == ADVANCE_REFUND]
+    assert sorted(row["state"] for row in jobs) == ["CANCELLED", "OPEN"]
 
 
 async def test_an_exception_is_opened_once_and_ends_with_its_subject(

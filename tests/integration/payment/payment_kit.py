@@ -165,8 +165,12 @@ class PaymentKit:
         """Let the janitor and the desk's deadlines work until nothing is open any more."""
         for number in range(_ROUNDS_MAX):
             await self.run_due(35 + 30 * number)
-            if not await self.unfinished():
+            left = {noun for noun, _ in await self.unfinished()}
+            if not left:
                 return
+            if left <= {ADVANCE_PAYMENT, ADVANCE_REFUND}:
+                # What was let fail is asked about until somebody answers.
+                self.bank.is_silent = self.bank.is_mute = False
         pytest.fail(f"still open: {await self.unfinished()}")
 
     async def exceptions(self, subject_id: str) -> list[dict[str, Any]]:
