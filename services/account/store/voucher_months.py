@@ -44,8 +44,7 @@ class VoucherMonths:
     async def ensure(self, connection: Connection, dates: Iterable[date]) -> None:
         """Make the months of dates in the caller's transaction, where they are not there.
 
-        To be called before the cursor is locked and before any voucher is read: a new month takes
-        the tables alone.
+        To be called before the cursor is locked: who makes a month waits for others that make one.
         """
         for month in sorted({one.replace(day=1) for one in dates} - self._made):
             name = f"{_TABLES[-1]}_{month:%Y_%m}"
@@ -67,11 +66,22 @@ class VoucherMonths:
 
 
 async def _create(connection: Connection, months: Iterable[date]) -> None:
+    """Make months that are not there, beside readers and writers of all others.
+
+    A table is made for itself and attached then: made as a partition, it would take the whole table
+    alone, and everybody would wait behind the longest reader.
+    """
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
     for month in months:
         for table in _TABLES:
             # Names and bounds are made of our own digits and letters only.
+            name = f"{table}_{month:%Y_%m}"
+            if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
+                continue
             await connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
+                f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            )
+            await connection.execute(
+                f"ALTER TABLE {table} ATTACH PARTITION {name} "
                 f"FOR VALUES FROM ('{month}') TO ('{month_after(month)}')"
             )

@@ -312,6 +312,40 @@ async def test_jumping_through_the_years_makes_their_months(books: Books) -> Non
     assert [row["business_date"].year for row in await _vouchers(books)] == [2027, 2031]
 
 
+async def test_making_a_month_waits_for_no_reader_and_keeps_none_out(books: Books) -> None:
+    """A proof reads vouchers for minutes; a month that is made meanwhile is made at once."""
+    months = books.vouchers.months
+    async with _another_session(books) as reader, _another_session(books) as writer:
+        await reader.execute("BEGIN")
+        await reader.fetch("SELECT count(*) FROM all_vouchers")
+        await reader.fetch("SELECT count(*) FROM all_voucher_lines")
+        async with asyncio.timeout(30):
+            await months.prepare(date(2041, 5, 31))
+            await writer.execute("BEGIN")
+            await months.ensure(writer, [date(2043, 1, 1)])
+            # Who reads or writes vouchers is not kept out either, before it ends.
+            assert await reader.fetchval("SELECT count(*) FROM all_vouchers") == 0
+            for table in ("vouchers", "voucher_lines"):
+                await reader.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE NOWAIT")
+            await writer.execute("COMMIT")
+        await reader.execute("COMMIT")
+    for on in (date(2041, 7, 1), date(2043, 1, 31)):
+        await books.advance(on)
+        await books.book(books.transfer(CHANNEL, TRANSIT, 1))
+    assert await books.make() == 2
+
+
+async def test_a_month_that_two_make_at_once_is_made_once(books: Books, new_kit: NewKit) -> None:
+    rival = VoucherStore((await new_kit()).pool)
+    days = [date(2050 + n, 2, 1) for n in range(5)]
+    await asyncio.gather(*(one.months.make(days) for one in (books.vouchers, rival)))
+    made = await _rows(
+        books, "SELECT inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhparent = 'vouchers'::regclass AND inhrelid::regclass::text LIKE '%\\_205%'",
+    )  # fmt: skip
+    assert len(made) == 5
+
+
 async def test_a_transfer_whose_accounts_cannot_be_told_stops_the_maker(books: Books) -> None:
     """It is not left out: the books would not fit, and nobody would know."""
     async with _another_session(books) as other:
