@@ -110,15 +110,14 @@ def subject_to_proto(chart: Chart, subject: Subject) -> SubjectMessage:
     )
 
 
-def trial_balance_to_proto(chart: Chart, sums: Sequence[SubjectSum]) -> GetTrialBalanceResponse:
+def trial_balance_to_proto(sums: Sequence[SubjectSum]) -> GetTrialBalanceResponse:
     """Return the trial balance: sums of subjects on their normal sides."""
     difference: dict[str, int] = {}
     balances = []
     for one in sums:
         closing = one.opening_minor + one.debits_minor - one.credits_minor
         difference[one.currency_code] = difference.get(one.currency_code, 0) + closing
-        subject = chart.subjects[one.subject_code]
-        sign = 1 if subject.normal_side is Side.DEBIT else -1
+        sign = 1 if one.normal_side is Side.DEBIT else -1
         balances.append(
             SubjectBalance(
                 subject_code=one.subject_code,
@@ -127,8 +126,8 @@ def trial_balance_to_proto(chart: Chart, sums: Sequence[SubjectSum]) -> GetTrial
                 debits_minor=one.debits_minor,
                 credits_minor=one.credits_minor,
                 closing_minor=sign * closing,
-                normal_side=NormalSide.Value(f"NORMAL_SIDE_{subject.normal_side}"),
-                subject_name=subject.name,
+                normal_side=NormalSide.Value(f"NORMAL_SIDE_{one.normal_side}"),
+                subject_name=one.subject_name,
             )
         )
     return GetTrialBalanceResponse(balances=balances, difference_minor=difference)

@@ -13,7 +13,7 @@ from typing import Final
 from common.audit import AuditEntry, add_audit, require_role
 from common.context import CallContext
 from common.db.types import Connection
-from common.errors import IdConflictError, NotFoundError, StateConflictError
+from common.errors import IdConflictError, StateConflictError
 from common.ids import book_of
 from services.account.domain.vouchers import (
     NewVoucher,
@@ -25,6 +25,7 @@ from services.account.domain.vouchers import (
 )
 from services.account.errors import VoucherReversedError
 from services.account.flows.book_voucher import ROLE, VoucherParts, check_text
+from services.account.flows.read_vouchers import find_voucher
 from services.account.store.register import Reversal
 
 _FINAL: Final = frozenset({VoucherSource.REVERSAL, VoucherSource.CLOSING})
@@ -68,15 +69,15 @@ async def reverse_voucher(parts: VoucherParts, order: ReversalOrder) -> Reversed
     require_role(principal, ROLE)
     check_text("request_id", order.request_id)
     check_text("reason", order.reason)
+    # Vouchers never go: nobody else is kept waiting for one that is not there, in whatever book.
+    await find_voucher(parts, order.voucher_id, *world)
     async with parts.pool.transaction() as connection:
         today = await parts.vouchers.share_business_date(connection, book)
         await parts.vouchers.months.ensure(connection, [today])
         await parts.vouchers.lock_cursor(connection, book)
-        voucher = (await parts.register.find(connection, book, [order.voucher_id])).get(
+        voucher = (await parts.register.find(connection, book, [order.voucher_id]))[
             order.voucher_id
-        )
-        if voucher is None or (voucher.tenant_id, voucher.mode) != world:
-            raise NotFoundError(resource="voucher")
+        ]
         earlier = await _find_earlier(parts, connection, order, voucher)
         if earlier is not None:
             return await _read_reversed(parts, connection, book, earlier)

@@ -158,4 +158,4 @@ class VoucherServicer(GeneralLedgerServiceServicer):
         sums = await parts.flows.register.sum_subjects(
             principal.tenant_id, str(principal.mode), from_on, to_on
         )
-        return trial_balance_to_proto(parts.flows.chart, sums)
+        return trial_balance_to_proto(sums)

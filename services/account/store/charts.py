@@ -60,6 +60,7 @@ class ChartStore:
     async def _put_kinds(self, connection: Connection, chart: Chart) -> None:
         kinds = list(chart.kinds.values())
         codes = [kind.code for kind in kinds]
+        await self._check_newly_controlled(connection, chart)
         tag = await connection.execute(
             VOUCHER_QUERIES["put_subject_kinds"], codes, [kind.subject_code for kind in kinds]
         )
@@ -78,6 +79,23 @@ class ChartStore:
         if in_use:
             raise ChartError(
                 f"{KINDS_FILE}: kind {in_use[0]['kind']!r}: is missing, and accounts are of it"
+            )
+
+    async def _check_newly_controlled(self, connection: Connection, chart: Chart) -> None:
+        """Refuse a kind whose subject has what no account of the kind will ever explain."""
+        rows = await connection.fetch(VOUCHER_QUERIES["list_subject_kinds"])
+        controlled = {row["subject_code"] for row in rows}
+        new = chart.kinds_by_subject.keys() - controlled
+        if not new:
+            return
+        moved = await connection.fetchval(
+            VOUCHER_QUERIES["list_subjects_moved_by_hand"], sorted(new)
+        )
+        if moved is not None:
+            raise ChartError(
+                f"{KINDS_FILE}: kind {chart.kinds_by_subject[moved][0]!r}: vouchers by hand stand"
+                f" on its subject {moved}, which no account explains: take them back, or give the"
+                " kind a subject of its own"
             )
 
     async def _put_rules(self, connection: Connection, chart: Chart) -> None:

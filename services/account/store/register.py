@@ -11,6 +11,7 @@ from datetime import date
 
 from common.db.pool import Pool
 from common.db.types import Connection, Record
+from services.account.domain.accounts import Side
 from services.account.domain.vouchers import Voucher, VoucherLine, VoucherSource
 from services.account.store.vouchers import VOUCHER_QUERIES
 
@@ -69,6 +70,8 @@ class SubjectSum:
 
     currency_code: str
     subject_code: str
+    subject_name: str
+    normal_side: Side
     opening_minor: int
     """Debits less credits before the first day."""
     debits_minor: int
@@ -124,7 +127,10 @@ class RegisterStore:
                 VOUCHER_QUERIES["sum_subjects"], tenant_id, mode, from_on, to_on
             )
         # Sums are numeric in SQL.
-        return [SubjectSum(row[0], row[1], *map(int, tuple(row)[2:])) for row in rows]
+        return [
+            SubjectSum(row[0], row[1], row[2], Side(row[3]), *map(int, tuple(row)[4:]))
+            for row in rows
+        ]
 
     async def find_reversal(
         self, connection: Connection, book: int, voucher_id: str

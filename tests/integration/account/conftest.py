@@ -9,6 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
+from general_ledger_rpc import GeneralLedger, serving_general_ledger
 
 import services.account
 from common.clock import SystemClock
@@ -126,6 +127,23 @@ async def new_kit(ledger_url: str) -> AsyncIterator[NewKit]:
 async def kit(new_kit: NewKit) -> LedgerKit:
     """One writer."""
     return await new_kit()
+
+
+@pytest.fixture(scope="module")
+async def general_ledger(database_url: str) -> AsyncIterator[GeneralLedger]:
+    """The account service, hosted for a module."""
+    async with serving_general_ledger(database_url) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+async def books(general_ledger: GeneralLedger) -> GeneralLedger:
+    """Inner books as an accountant sees them, without vouchers.
+
+    Modules that look at the books from inside have a fixture of their own by this name.
+    """
+    await general_ledger.empty()
+    return general_ledger
 
 
 class DatabaseBooks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -47,6 +48,26 @@ async def _refusal(books: Books, chart: Chart) -> str:
     with pytest.raises(ChartError) as raised:
         await ChartStore(books.ledger.pool).put(chart)
     return str(raised.value)
+
+
+async def test_a_kind_on_a_subject_that_was_moved_by_hand_is_refused(books: Books) -> None:
+    """No account would ever explain what stands there, and the proof would be broken for good."""
+    await ChartStore(books.ledger.pool).put(OURS)
+    kind = AccountKind("office_cost", Side.DEBIT, Owner.PLATFORM, "x", True, "6602")
+    insert = (
+        "INSERT INTO subject_balances (book, business_date, debits_minor, credits_minor,"
+        " tenant_id, mode, subject_code, currency_code)"
+        " VALUES (0, $1, $2, $3, 'default', 'LIVE', '6602', 'USD')"
+    )
+    async with books.ledger.pool.acquire() as connection:
+        await connection.execute(insert, date(2026, 1, 1), 500, 0)
+    assert await _refusal(books, _with_kind(OURS, kind)) == (
+        "kinds.toml: kind 'office_cost': vouchers by hand stand on its subject 6602, which no"
+        " account explains: take them back, or give the kind a subject of its own"
+    )
+    async with books.ledger.pool.acquire() as connection:
+        await connection.execute(insert, date(2026, 1, 2), 0, 500)
+    await ChartStore(books.ledger.pool).put(_with_kind(OURS, kind))
 
 
 async def test_bringing_the_chart_in_again_changes_nothing(books: Books) -> None:

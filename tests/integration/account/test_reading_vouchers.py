@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date, timedelta
 
-import pytest
 from general_ledger_rpc import (
     OWED,
     RENT,
     GeneralLedger,
     lines,
     refusal,
-    serving_general_ledger,
     with_memo,
 )
 from hosted_services import operator_call
@@ -33,19 +30,6 @@ from paymesh.account.v1 import (
 from common.context import ActorType, CallContext, Mode, Principal
 from services.account.chart_files import read_chart
 from services.account.store.charts import ChartStore
-
-
-@pytest.fixture(scope="module")
-async def hosted(database_url: str) -> AsyncIterator[GeneralLedger]:
-    async with serving_general_ledger(database_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture
-async def books(hosted: GeneralLedger) -> GeneralLedger:
-    """Inner books without vouchers."""
-    await hosted.empty()
-    return hosted
 
 
 async def test_listing_the_register_pages_by_number_and_filters(books: GeneralLedger) -> None:
@@ -111,6 +95,26 @@ async def test_the_trial_balance_opens_with_what_was_before(books: GeneralLedger
     }
     refused = await refusal(books.balances(from_on="2026-02-30"))
     assert refused == ("FIELD_INVALID", "from_on")
+
+
+async def test_the_trial_balance_tells_of_a_subject_that_only_newer_files_have(
+    books: GeneralLedger,
+) -> None:
+    """Processes with older and newer files run side by side while a rollout lasts."""
+    await books.run(
+        "INSERT INTO subjects (code, parent_code, name, class, normal_side)"
+        " VALUES ('6604', '', 'Research', 'EXPENSE', 'DEBIT')"
+    )
+    try:
+        await books.book()
+        await books.run("UPDATE subject_balances SET subject_code = '6604' WHERE debits_minor > 0")
+        assert await books.balances() == {"6604": (0, 500, 0, 500), OWED: (0, 0, 500, 500)}
+        request = GetTrialBalanceRequest()
+        answer = await books.call(lambda: books.stub.GetTrialBalance(request))
+        assert [one.subject_name for one in answer.balances] == ["Other creditors", "Research"]
+    finally:
+        await books.empty()
+        await books.run("DELETE FROM subjects WHERE code = '6604'")
 
 
 async def test_listing_subjects_tells_the_chart_by_code(books: GeneralLedger) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,7 +13,6 @@ from general_ledger_rpc import (
     GeneralLedger,
     lines,
     refusal,
-    serving_general_ledger,
     with_memo,
 )
 from hosted_services import operator_call
@@ -25,22 +23,10 @@ from paymesh.account.v1 import (
     VOUCHER_SOURCE_REVERSAL,
 )
 
+from common.context import ActorType, CallContext, Mode, Principal
 from common.errors import RemoteError
 from services.account.chart_files import read_chart
 from services.account.store.charts import ChartStore
-
-
-@pytest.fixture(scope="module")
-async def hosted(database_url: str) -> AsyncIterator[GeneralLedger]:
-    async with serving_general_ledger(database_url) as ledger:
-        yield ledger
-
-
-@pytest.fixture
-async def books(hosted: GeneralLedger) -> GeneralLedger:
-    """Inner books without vouchers."""
-    await hosted.empty()
-    return hosted
 
 
 async def test_booking_by_hand_gives_the_next_number_of_the_day(books: GeneralLedger) -> None:
@@ -70,6 +56,34 @@ async def test_booking_again_under_the_same_request_answers_as_the_first_time(
     assert len(await books.register()) == 1
     audits = await books.rows("SELECT subject FROM audit WHERE action = 'voucher.book'")
     assert [row["subject"] for row in audits].count(f"voucher {first.id}") == 1
+
+
+async def test_one_request_id_of_two_people_or_in_two_worlds_is_two_requests(
+    books: GeneralLedger,
+) -> None:
+    """Whoever books under "rent" is not told what another did under it, nor kept from it."""
+    people = [operator_call("operator", "accountant"), _accountant("bob", Mode.TEST)]
+    booked = [await books.book(one, request_id="rent") for one in people]
+    assert [one.number for one in booked] == [1, 2]
+    live = await books.book(_accountant("bob", Mode.LIVE), request_id="rent")
+    assert live.number == 1
+    assert await books.book(people[1], request_id="rent") == booked[1]
+    assert len({live.id, *(one.id for one in booked)}) == 3
+
+
+def _accountant(name: str, mode: Mode) -> CallContext:
+    principal = Principal(
+        mode=mode,
+        actor_type=ActorType.OPERATOR,
+        actor_id=name,
+        roles=("operator", "accountant"),
+    )
+    return CallContext(principal=principal)
+
+
+async def test_booking_with_the_wide_space_of_chinese_texts_keeps_it(books: GeneralLedger) -> None:
+    booked = await books.book(summary="房租\u3000十一月")
+    assert (await books.get(booked.id)).summary == "房租\u3000十一月"
 
 
 _OTHER = {
@@ -225,6 +239,10 @@ async def test_taking_back_under_a_request_that_took_another_back_is_refused(
 async def test_taking_back_what_is_not_there_is_not_found(books: GeneralLedger) -> None:
     assert (await refusal(books.reverse("vch_00000000000000000000000000")))[0] == "NOT_FOUND"
     assert (await refusal(books.reverse("vch_0")))[0] == "FIELD_INVALID"
+    # Nor in a book that was never opened.
+    elsewhere = "vch_00000000000100000000000000"
+    assert (await refusal(books.reverse(elsewhere)))[0] == "NOT_FOUND"
+    assert (await refusal(books.get(elsewhere)))[0] == "NOT_FOUND"
 
 
 async def test_taking_a_journal_voucher_back_makes_it_anew_by_the_latest_rule(
