@@ -17,7 +17,9 @@ from tests.model_stores.tables import Journal
 _NOTHING: Final = (
     "SET ",
     "SELECT pg_advisory_xact_lock($1)",
-    "CREATE TABLE IF NOT EXISTS ",
+    "SELECT to_regclass($1)",
+    "CREATE TABLE ",
+    "ALTER TABLE ",
 )
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from common.db.pool import Pool
+from common.db.types import Connection
 from common.ids import encode_time, time_of
 
 _TABLES: Final = ("transfers", "entries", "resolutions")
@@ -80,13 +81,26 @@ class PartitionKeeper:
         async with self._pool.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
             for month in months:
-                low, high = bounds_of(month)
                 for table in _TABLES:
-                    name = f"{table}_{month[0]:04d}_{month[1]:02d}"
-                    # Names and bounds are made of our own digits and letters only.
-                    await connection.execute(
-                        f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table} "
-                        f"FOR VALUES FROM ('{low}') TO ('{high}')"
-                    )
+                    await _create(connection, table, month)
         self._made.update(months)
         self._bounds = [bounds_of(month) for month in sorted(self._made, reverse=True)]
+
+
+async def _create(connection: Connection, table: str, month: Month) -> None:
+    """Make the month of a table where it is not there, beside readers and writers of all others.
+
+    It is made for itself and attached then: made as a partition, it would take the whole table
+    alone, and every posting would wait behind the longest reader.
+    """
+    # Names and bounds are made of our own digits and letters only.
+    name = f"{table}_{month[0]:04d}_{month[1]:02d}"
+    if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
+        return
+    low, high = bounds_of(month)
+    await connection.execute(
+        f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+    )
+    await connection.execute(
+        f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{low}') TO ('{high}')"
+    )
