@@ -384,8 +384,12 @@ LEFT JOIN LATERAL (
 ORDER BY d.book;
 
 -- name: read_moment
--- The clock and the furthest business date.
-SELECT clock_timestamp() AS now, max(business_date) AS business_date FROM business_dates;
+-- The clock and the furthest business date. Proofs keep their order also when the clock goes back.
+SELECT greatest(
+           clock_timestamp(), (SELECT max(proved_at) + interval '1 microsecond' FROM proofs)
+       ) AS now,
+       max(business_date) AS business_date
+FROM business_dates;
 
 -- name: insert_proof
 -- A proof that was made.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from common.backoff import Backoff
@@ -39,6 +40,21 @@ _IDLE_SECONDS: Final = 1.0
 _WAITING: Final = Backoff(first_seconds=0.02, longest_seconds=_IDLE_SECONDS)
 _BROKEN: Final = Backoff(first_seconds=5.0, longest_seconds=600.0)
 _LOOK_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """A day whose proof did not hold."""
+
+    times: int
+    """How often in a row."""
+    due_at: float
+    """When it is proved again, by the clock's `monotonic`."""
+    found_in: int
+    """Number of the round that proved it last."""
+
+
+_SOUND: Final = _Broken(0, 0.0, 0)
 
 
 async def make_vouchers_up_to(pool: Pool, store: VoucherStore, book: int, written_in: int) -> bool:
@@ -80,8 +96,8 @@ class DayCloser:
         self._told = told
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
-        self._broken: dict[Day, tuple[int, float]] = {}
-        """Day → how often its proof was broken, and when it is proved again."""
+        self._rounds = 0
+        self._broken: dict[Day, _Broken] = {}
 
     async def run(self) -> None:
         """Close days until cancelled."""
@@ -98,29 +114,40 @@ class DayCloser:
 
         `until` is an instant of the clock's `monotonic`. Broken days are proved again at once.
         """
-        wanted = list(days)
-        for day in wanted:
-            self._broken.pop(day, None)
-        awaited = {DayState.CUTTING, DayState.BROKEN}
+        wanted, began = list(days), self._rounds
         while True:
             moved, left = self._moved, until - self._clock.monotonic()
             found = await self._days.read(wanted)
-            if left <= 0 or not any(day.state in awaited for day in found):
+            awaited = [day for day in found if self._is_awaited(day, began)]
+            if left <= 0 or not awaited:
                 return await self._days.read_reports(wanted)
             self._wake.set()
             # Another process may be the one that moves it.
-            if await _wait(moved, min(left, _LOOK_SECONDS)):
-                awaited = {DayState.CUTTING}
+            await _wait(moved, min(left, _LOOK_SECONDS))
+
+    def _is_awaited(self, day: BusinessDay, began: int) -> bool:
+        """Whether a day may still be closed soon, for who waits since a number of rounds.
+
+        What a round found that had begun by then is not new: the day is made due again.
+        """
+        if day.state != DayState.BROKEN:
+            return day.state == DayState.CUTTING
+        broken = self._broken.get(day.day)
+        if broken is not None and broken.found_in > began:
+            return False
+        self._broken.pop(day.day, None)
+        return True
 
     async def close_due(self) -> bool:
         """Do what there is to do now; return whether a day still waits for its vouchers."""
         for book, furthest in (await self._days.list_lagging_books()).items():
             await cut_book(self._pool, self._dates, book, furthest, _ACTOR, self._tell_cut)
-        now = self._clock.monotonic()
+        self._rounds += 1
+        number, now = self._rounds, self._clock.monotonic()
         due = [
             day
             for day in await self._days.list_unclosed()
-            if day.state == DayState.CUTTING or self._broken.get(day.day, (0, 0.0))[1] <= now
+            if day.state == DayState.CUTTING or self._broken.get(day.day, _SOUND).due_at <= now
         ]
         if not due:
             return False
@@ -128,14 +155,14 @@ class DayCloser:
             await self._make_vouchers(book, [day for day in due if day.book == book])
         result = await self._prover.prove_days(due)
         if result.proofs:
-            await self._move(due, result)
+            await self._move(due, result, number)
         return bool(result.waiting)
 
     async def _make_vouchers(self, book: int, days: Sequence[BusinessDay]) -> None:
         watermark = max((day.watermark or 0 for day in days), default=0)
         await self._make_up_to(book, watermark - 1)
 
-    async def _move(self, due: Sequence[BusinessDay], result: DayProofs) -> None:
+    async def _move(self, due: Sequence[BusinessDay], result: DayProofs, number: int) -> None:
         proved = [day for day in due if day.day not in result.waiting]
         moves = []
         for day in proved:
@@ -154,20 +181,20 @@ class DayCloser:
                 await self._tell_closed(connection, day_closed, counts.get(day_closed, 0))
             for business_date in sorted({on for _, on in moved - closing}):
                 await self._tell_broken(connection, result.proofs[business_date])
-        self._note(result, proved)
+        self._note(result, proved, number)
         done, self._moved = self._moved, asyncio.Event()
         done.set()
         self._told()
 
-    def _note(self, result: DayProofs, proved: Sequence[BusinessDay]) -> None:
+    def _note(self, result: DayProofs, proved: Sequence[BusinessDay], number: int) -> None:
         """Say what is broken, and put off the next proof of it."""
         for proof in result.proofs.values():
             report(proof)
         now = self._clock.monotonic()
         for day in proved:
-            times = self._broken.pop(day.day, (0, 0.0))[0]
+            times = self._broken.pop(day.day, _SOUND).times + 1
             if day.day in result.broken:
-                self._broken[day.day] = times + 1, now + _BROKEN.pause(times + 1)
+                self._broken[day.day] = _Broken(times, now + _BROKEN.pause(times), number)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -107,10 +107,11 @@ class Prover:
         """
         mark, now = await self._store.read_mark(), await self._pool.fetch_now()
         last = await self._store.read_last()
-        if last is not None and now - last.proved_at < age_min:
+        # A proof of the future was made before the clock went back: it says nothing of now.
+        if last is not None and _is_within(now - last.proved_at, age_min):
             return None
         proved_at = self._proved_at if mark == self._mark else None
-        if proved_at is not None and now - proved_at < _UNMOVED_MAX:
+        if proved_at is not None and _is_within(now - proved_at, _UNMOVED_MAX):
             return None
         proof = await self.prove(Occasion.CONTINUOUS)
         self._mark, self._proved_at = mark, proof.proved_at
@@ -188,6 +189,10 @@ class Prover:
             holds=not broken and not unfit,
         )
         return proof, differences
+
+
+def _is_within(age: timedelta, limit: timedelta) -> bool:
+    return timedelta(0) <= age < limit
 
 
 def _is_off_as(last: Proof, broken: Iterable[Line]) -> bool:

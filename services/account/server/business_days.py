@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Final
 
 import grpc.aio
@@ -31,7 +31,7 @@ from common.clock import Clock
 from common.context import CallContext, current
 from common.db.pool import Pool
 from common.db.types import Connection
-from common.errors import NotFoundError
+from common.errors import FieldInvalidError, NotFoundError
 from common.events.outbox import Outbox
 from common.paging import PageTokens
 from services.account.convert.business_days import (
@@ -57,6 +57,7 @@ _DAYS: Final = "account.business_days"
 _PERIODS: Final = "account.periods"
 # The answer has to be made and sent within the call's deadline.
 _ANSWER_SECONDS: Final = 0.1
+_AHEAD_MAX: Final = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,12 @@ class BusinessDayServicer(GeneralLedgerServiceServicer):
         """End the business day and begin the next."""
         parts, call = self._day_parts, current()
         wanted = business_date_from_text(request.next_business_date, "next_business_date")
+        # A slip of the pen must not take the books years ahead: no date ever goes back.
+        latest = parts.clock.now().date() + _AHEAD_MAX
+        if wanted > latest:
+            raise FieldInvalidError(
+                field="next_business_date", rule=f"must not be after {latest}, a year from now"
+            )
         ended = await cut_day(
             parts.pool,
             parts.dates,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
 
 import asyncpg
@@ -11,10 +11,11 @@ import pytest
 
 from common.db.types import Connection
 from services.account.domain.accounts import AccountSpec
-from services.account.domain.days import DayState
+from services.account.domain.days import BusinessDay, DayState
 from services.account.errors import BusinessDateNotLaterError
 from services.account.flows.cut_day import cut_day, open_book
 from services.account.flows.post_transfers import Ledger
+from services.account.flows.prove_books import DayProofs
 from services.account.store.days import DayStore
 from tests.integration.account.conftest import close_kit, open_kit
 from tests.integration.account.inner_books import (
@@ -354,7 +355,6 @@ async def test_a_broken_day_is_told_of_and_closed_once_it_holds(books: InnerBook
     # Whoever cuts again wants to know at once.
     running = asyncio.create_task(books.closer.run())
     try:
-        await books.closer.wait_closed([(0, FIRST_DAY)], CLOCK.monotonic() + 30)
         [report] = await books.closer.wait_closed([(0, FIRST_DAY)], CLOCK.monotonic() + 30)
     finally:
         running.cancel()
@@ -363,6 +363,40 @@ async def test_a_broken_day_is_told_of_and_closed_once_it_holds(books: InnerBook
     changes = await books.days.list_changes((0, FIRST_DAY))
     assert [one.to_state for one in changes] == ["OPEN", "CUTTING", "BROKEN", "CLOSED"]
     assert await books.fetch(told) == 1
+
+
+async def test_a_mended_day_is_not_answered_from_a_proof_that_was_under_way(
+    books: InnerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cuts again while another day is being proved is told of the broken one anew."""
+    await books.pay("bank", "user", 100)
+    await books.cut(NEXT_DAY)
+    change = "UPDATE accounts SET credits_posted_minor = credits_posted_minor + $1 WHERE id = $2"
+    await books.sql(change, 7, books.accounts["user"].id)
+    await books.close_all()
+    assert (await books.day(FIRST_DAY)).day.state == DayState.BROKEN
+    await books.sql(change, -7, books.accounts["user"].id)
+    await books.cut(NEXT_DAY + timedelta(days=1))
+    prove, begun, go = books.prover.prove_days, asyncio.Event(), asyncio.Event()
+
+    async def prove_slowly(days: Sequence[BusinessDay]) -> DayProofs:
+        begun.set()
+        await go.wait()
+        return await prove(days)
+
+    monkeypatch.setattr(books.prover, "prove_days", prove_slowly)
+    running = asyncio.create_task(books.closer.run())
+    try:
+        await begun.wait()
+        days = [(0, FIRST_DAY), (0, NEXT_DAY)]
+        waiting = asyncio.create_task(books.closer.wait_closed(days, CLOCK.monotonic() + 30))
+        _, pending = await asyncio.wait({waiting}, timeout=0.1)
+        assert pending
+        go.set()
+        assert {one.day.state for one in await waiting} == {DayState.CLOSED}
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_days_are_listed_latest_first_in_pages(books: InnerBooks) -> None:

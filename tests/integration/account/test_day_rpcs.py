@@ -151,6 +151,17 @@ async def test_cutting_back_or_to_no_date_is_refused(books: DayBooks) -> None:
     assert refused.value.remote_reason == "FIELD_INVALID"
 
 
+async def test_cutting_by_a_slip_of_the_pen_is_refused(books: DayBooks) -> None:
+    """A date years ahead could never be taken back, and at the end of time there are no months."""
+    today = await books.today()
+    for slip in (today + timedelta(days=400), date(9999, 12, 31)):
+        with pytest.raises(RemoteError) as refused:
+            await books.cut(slip)
+        assert refused.value.remote_reason == "FIELD_INVALID"
+        assert refused.value.metadata["field"] == "next_business_date"
+    assert await books.today() == today
+
+
 async def test_a_day_that_never_was_is_not_found(books: DayBooks) -> None:
     with pytest.raises(RemoteError) as refused:
         await books.day(date(1990, 1, 1))
