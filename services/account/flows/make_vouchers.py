@@ -46,6 +46,7 @@ async def make_vouchers(
     `up_to` is a transaction that the caller waits for, inclusive: then this waits for another maker
     instead of leaving the work to it. It is no end: what is complete beyond it may be made too.
     """
+    has_months = False
     while True:
         dates = None
         try:
@@ -70,8 +71,10 @@ async def make_vouchers(
                     await store.move_cursor(connection, book, chunk.until)
                     cursor = chunk.until
         except asyncpg.CheckViolationError:
-            if dates is None or not await _make_months(pool, store, book, *dates):
+            if dates is None or has_months:
                 raise
+            # Another maker of this process may have made them since: then they are tried once more.
+            has_months = not await _make_months(pool, store, book, *dates)
         else:
             wanted = chunk.complete if up_to is None else up_to
             return Progress(made, cursor, cursor < wanted)

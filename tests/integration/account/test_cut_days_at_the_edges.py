@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 
 from services.account.domain.days import DayState
@@ -69,6 +71,27 @@ async def test_cutting_two_books_by_several_at_once_cuts_each_once(books: InnerB
     assert await books.fetch(moves, "CUTTING") == await books.fetch(moves, "CLOSED") == 10
     told = "SELECT count(*) FROM outbox WHERE type = 'account.business_day.closed.v1'"
     assert await books.fetch(told) == 10
+
+
+async def test_a_month_that_another_maker_makes_meanwhile_is_no_error(
+    books: InnerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The closer and the maker of a process both come upon a month that is not there yet."""
+    await books.pay("bank", "user", 1)
+    await books.cut(NEXT_DAY)
+    make = books.vouchers.make
+
+    async def make_too_late(*arguments: Any) -> int:
+        try:
+            return await make(*arguments)
+        except asyncpg.CheckViolationError:
+            await books.vouchers.months.make([FIRST_DAY])
+            raise
+
+    monkeypatch.setattr(books.vouchers, "make", make_too_late)
+    await books.close_all()
+    report = await books.day(FIRST_DAY)
+    assert (report.day.state, report.vouchers_count) == (DayState.CLOSED, 1)
 
 
 async def test_proofs_go_on_when_the_clock_goes_back(books: InnerBooks) -> None:
