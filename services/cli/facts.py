@@ -141,7 +141,10 @@ async def tell_story(operator: Operator, biz_trace_id: str) -> list[StoryItem]:
                 return items
 
     answers = await asyncio.gather(
-        *(ask(service, make, messages) for service, (make, messages) in _story_tellers().items())
+        *(
+            ask(service, make, messages)
+            for service, (make, messages) in _story_tellers(operator).items()
+        )
     )
     items = [item for answer in answers for item in answer]
     known = related_ids(items)
@@ -160,7 +163,7 @@ async def _ask_all(operator: Operator, **asked: Any) -> list[Any]:
             operator.stub(make, service).ListStory(
                 messages.ListStoryRequest(**asked), timeout=_TIMEOUT_SECONDS
             )
-            for service, (make, messages) in _story_tellers().items()
+            for service, (make, messages) in _story_tellers(operator).items()
         )
     )
 
@@ -180,5 +183,7 @@ async def list_movements(operator: Operator) -> list[Any]:
             return movements
 
 
-def _story_tellers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
-    return {**TELLERS, "edge": (edge.EdgeServiceStub, edge)}
+def _story_tellers(operator: Operator) -> dict[str, tuple[Callable[[Any], Any], Any]]:
+    """Return who can tell of stories; of a ledger that stands alone, only itself."""
+    tellers = {**TELLERS, "edge": (edge.EdgeServiceStub, edge)}
+    return {service: how for service, how in tellers.items() if operator.knows(service)}

@@ -7,6 +7,7 @@ of every process do.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from common.mesh.chain import production_chain
 from common.mesh.host import Host
 from common.mesh.middleware.authorisation import load_access
 from common.mesh.settings import MeshSettings
-from common.mesh.topology import load_topology
+from common.mesh.topology import TopologyError, load_topology
 from common.settings import Settings
 
 NAME: Final = "operator"
@@ -36,8 +37,18 @@ class Operator:
     principal: Principal
 
     def stub(self, make: Callable[[grpc.aio.Channel], Stub], service: str) -> Stub:
-        """Return a stub of a service: `operator.stub(TradeServiceStub, "trade")`."""
-        return make(self.host.channel(NAME, service))
+        """Return a stub of a service: `operator.stub(TradeServiceStub, "trade")`.
+
+        Ends the program when the topology has no such service: a ledger that stands alone, say.
+        """
+        try:
+            return make(self.host.channel(NAME, service))
+        except TopologyError as error:
+            sys.exit(f"paymesh: {error}")
+
+    def knows(self, service: str) -> bool:
+        """Whether the topology has a service."""
+        return service in self.host.topology.services
 
 
 @asynccontextmanager
@@ -48,9 +59,15 @@ async def operate(
     mode: Mode = Mode.LIVE,
     roles: tuple[str, ...] = ("operator",),
 ) -> AsyncIterator[Operator]:
-    """Act as an operator; `environment` (of a deployment) is added to the process's own."""
+    """Act as an operator; `environment` (of a deployment) is added to the process's own.
+
+    Ends the program when the topology cannot be read.
+    """
     settings, mesh_settings, topology_path = _settings(environment)
-    topology = load_topology(topology_path, {**os.environ, **(environment or {})})
+    try:
+        topology = load_topology(topology_path, {**os.environ, **(environment or {})})
+    except TopologyError as error:
+        sys.exit(f"paymesh: {error}")
     topology = topology.model_copy(update={"processes": {**topology.processes, NAME: ()}})
     clock = SystemClock()
     chain = production_chain(
