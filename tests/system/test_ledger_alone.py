@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -123,6 +124,34 @@ async def test_refused_transfer_is_an_answer_and_an_error_on_request(
     other = await client.book_one(order)
     assert (other.status, other.reason) == ("INVALID", "ID_CONFLICT")
     assert other.metadata["field"] == "amount_minor"
+
+
+@pytest.mark.parametrize("way", ["unary", "stream"])
+async def test_booking_more_than_a_call_takes_is_refused_at_once(
+    ledger: LoneLedger, cast: Cast, way: Literal["unary", "stream"]
+) -> None:
+    longest: orders.StepDetails = {"movement": f"m.{'x' * 62}", "reference_id": "r" * 64}
+    most = [orders.move(cast["X"], cast["A"], 1, "EUR", **longest) for _ in range(8000)]
+    identity = Identity("ledger_client", SECRET)
+    async with LedgerClient.connect(ledger.address, identity=identity, way=way) as client:
+        assert all(one.is_booked for one in await client.book(most))
+        with pytest.raises(CallRefusedError, match="no more than 8000") as too_many:
+            await client.book([*most, orders.move(cast["X"], cast["A"], 1, "EUR", **STEP)])
+        assert too_many.value.reason == "FIELD_INVALID"
+        for one in most:
+            one.reference_id = "r" * 600
+        with pytest.raises(CallRefusedError) as too_large:
+            await client.book(most)
+        assert too_large.value.reason == "MESSAGE_TOO_LARGE"
+
+
+async def test_telling_a_story_labels_what_is_booked(client: LedgerClient, cast: Cast) -> None:
+    told = await client.in_story("invoice-77").transfer(cast["X"], cast["A"], 1, "EUR", **STEP)
+    kept = await client.read_transfers([told.transfer_id])
+    assert kept[told.transfer_id].biz_trace_id == "invoice-77"
+    for nameless in ("invoice 77", "x" * 65):
+        with pytest.raises(ValueError, match="no name of a story"):
+            client.in_story(nameless)
 
 
 async def test_chain_is_booked_all_or_none(client: LedgerClient, cast: Cast) -> None:

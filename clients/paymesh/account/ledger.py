@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self, TypeVar, Unpack
-from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -50,8 +50,8 @@ from paymesh.account.v1 import (
     TransferSpec,
 )
 from paymesh.mesh.connect import connect
-from paymesh.mesh.errors import EXECUTED, NOT_EXECUTED, Failure, decode
-from paymesh.mesh.frames import Metadata
+from paymesh.mesh.errors import EXECUTED, NOT_EXECUTED, Failure, decode, message_too_large
+from paymesh.mesh.frames import Limits, Metadata
 from paymesh.mesh.identity import Identity
 
 AnswerT = TypeVar("AnswerT")
@@ -65,6 +65,8 @@ class _Page(Protocol):
 PageT = TypeVar("PageT", bound=_Page)
 
 _PAGE: Final = 1000
+_MESSAGE_BYTES_MAX: Final = Limits().message_bytes_max
+_STORY_FORM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _SAME_REQUEST_AGAIN: Final = ("SAME_ID", "AFTER_DELAY")
 
 
@@ -89,7 +91,8 @@ class LedgerClient:
     """The ledger, as a program sees it that keeps its books there.
 
     `identity` proves who calls. `story` is the business order that the calls belong to, for
-    whoever follows it later. Must be made inside a running event loop; close it when done.
+    whoever follows it later (`paymesh trace`): 1 to 64 letters, digits and `._:-`, else ValueError.
+    Must be made inside a running event loop; close it when done.
     """
 
     def __init__(
@@ -100,13 +103,14 @@ class LedgerClient:
         patience: Patience | None = None,
         story: str = "",
     ) -> None:
+        if story and _STORY_FORM.fullmatch(story) is None:
+            # The ledger would book all the same, and know of no story.
+            raise ValueError(f"{story!r} is no name of a story")
         self._channel = channel
         self._stub = AccountServiceStub(channel)
         self._identity = identity
         self._patience = patience or Patience()
-        self._baggage: Metadata = (
-            (("baggage", f"biz_trace_id={quote(story, safe='')}"),) if story else ()
-        )
+        self._baggage: Metadata = (("baggage", f"biz_trace_id={story}"),) if story else ()
 
     @classmethod
     def connect(
@@ -294,6 +298,10 @@ class LedgerClient:
 
     async def _call(self, method: Callable[..., Awaitable[AnswerT]], request: Any) -> AnswerT:
         """Call until there is an answer; raises a LedgerError when there is none in time."""
+        if request.ByteSize() > _MESSAGE_BYTES_MAX:
+            # Plain gRPC would name no reason for which it can be known that nothing was sent.
+            failure = decode(message_too_large(_MESSAGE_BYTES_MAX, NOT_EXECUTED))
+            raise error_from(failure, is_final=True, was_sent=False)
         patience = self._patience
         give_up_at = patience.monotonic() + patience.deadline_seconds
         pause = patience.pause_first_seconds
