@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from paymesh.channel.v1 import ChannelRefund, ChannelRefundState, Charge, ChargeState
 from paymesh.payment.v1 import (
     ExceptionState as ExceptionStateMessage,
 )
@@ -21,11 +22,21 @@ from paymesh.payment.v1 import (
     ShowQr,
     Wait,
 )
+from paymesh.trade.v1 import FeeReturnPolicy, OrderState
+from paymesh.trade.v1 import Order as OrderMessage
 from paymesh.type.v1 import Money as MoneyMessage
 
 from common.money import Money
 from services.payment.domain.exceptions import PaymentException
-from services.payment.domain.payments import Failure, NextAction, Payment, Refund
+from services.payment.domain.payments import (
+    ChargeNews,
+    Failure,
+    GiveBackNews,
+    NextAction,
+    Order,
+    Payment,
+    Refund,
+)
 
 # A waiting payer's program asks again after so long; the janitor's own questions are independent.
 _WAIT_SECONDS = 2
@@ -40,9 +51,7 @@ def payment_to_proto(payment: Payment, updated_at: datetime | None = None) -> Pa
         product=payment.product,
         form=PaymentForm.Value(f"PAYMENT_FORM_{payment.form}"),
         state=PaymentState.Value(f"PAYMENT_STATE_{payment.state}"),
-        amount=MoneyMessage(
-            currency_code=payment.amount.currency_code, amount_minor=payment.amount.amount_minor
-        ),
+        amount=money_to_proto(payment.amount),
         channel=payment.channel,
         channel_reason=payment.channel_reason,
         refunded_minor=payment.refunded_minor,
@@ -58,7 +67,7 @@ def payment_to_proto(payment: Payment, updated_at: datetime | None = None) -> Pa
     if payment.next_action is not None and payment.state == "REQUIRES_ACTION":
         message.next_action.CopyFrom(_action(payment.next_action, payment.expires_at))
     if payment.received is not None:
-        message.received.CopyFrom(_money(payment.received))
+        message.received.CopyFrom(money_to_proto(payment.received))
     if payment.failure is not None:
         message.failure.CopyFrom(failure_to_proto(payment.failure))
     return message
@@ -70,9 +79,7 @@ def refund_to_proto(refund: Refund) -> PaymentRefund:
         id=refund.id,
         payment_id=refund.payment_id,
         state=PaymentRefundState.Value(f"PAYMENT_REFUND_STATE_{refund.state}"),
-        amount=MoneyMessage(
-            currency_code=refund.amount.currency_code, amount_minor=refund.amount.amount_minor
-        ),
+        amount=money_to_proto(refund.amount),
         fee_returned_minor=refund.fee_returned_minor,
         version=refund.version,
         business_date=refund.business_date,
@@ -108,7 +115,7 @@ def exception_to_proto(exception: PaymentException) -> ExceptionMessage:
         updated_at=_timestamp(exception.updated_at),
     )
     if exception.amount is not None:
-        message.amount.CopyFrom(_money(exception.amount))
+        message.amount.CopyFrom(money_to_proto(exception.amount))
     return message
 
 
@@ -122,7 +129,47 @@ def failure_to_proto(failure: Failure) -> FailureMessage:
     )
 
 
-def _money(money: Money) -> MoneyMessage:
+def order_from_proto(message: OrderMessage) -> Order:
+    """Return what payment needs to know of an order."""
+    return Order(
+        id=message.id,
+        merchant_id=message.merchant_id,
+        type=message.type,
+        state=OrderState.Name(message.state).removeprefix("ORDER_STATE_"),
+        amount=Money(message.amount.currency_code, message.amount.amount_minor),
+        user_id=message.user_id,
+        subject=message.subject,
+        fee_minor=message.fee.fee_minor,
+        fee_returned_on_refund=message.fee.return_policy
+        == FeeReturnPolicy.FEE_RETURN_POLICY_RETURN,
+        biz_trace_id=message.biz_trace_id,
+        payment_id=message.payment_id,
+        expires_at=message.expires_at.ToDatetime(UTC),
+    )
+
+
+def charge_news_from_proto(charge: Charge) -> ChargeNews:
+    """Return what a charge's row says."""
+    received = None
+    if charge.HasField("received"):
+        received = Money(charge.received.currency_code, charge.received.amount_minor)
+    state = ChargeState.Name(charge.state).removeprefix("CHARGE_STATE_")
+    failure = None
+    if state == "FAILED":
+        failure = Failure("DECLINED", charge.decline_code, charge.raw_code, charge.advice)
+    return ChargeNews(state, received, charge.qr_content, charge.redirect_url, failure)
+
+
+def give_back_news_from_proto(refund: ChannelRefund, asked: Money) -> GiveBackNews:
+    """Return what the row of a channel's refund says; another amount than asked is another's."""
+    if refund.amount != money_to_proto(asked):
+        return GiveBackNews("OTHER")
+    state = ChannelRefundState.Name(refund.state).removeprefix("CHANNEL_REFUND_STATE_")
+    return GiveBackNews(state, refund.raw_code)
+
+
+def money_to_proto(money: Money) -> MoneyMessage:
+    """Return an amount."""
     return MoneyMessage(currency_code=money.currency_code, amount_minor=money.amount_minor)
 
 

@@ -7,8 +7,6 @@ Failures arrive as PaymeshError with their outcome; a decline and a refusal for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,12 +23,8 @@ from paymesh.account.v1 import (
 )
 from paymesh.channel.v1 import (
     CallbackFinding,
-    ChannelRefund,
-    ChannelRefundState,
     ChannelServiceStub,
-    Charge,
     ChargeRequest,
-    ChargeState,
     CloseChargeRequest,
     ExamineCallbackRequest,
     QueryChargeRequest,
@@ -46,12 +40,9 @@ from paymesh.risk.v1 import (
 from paymesh.routing.v1 import ChooseChannelRequest, RoutingServiceStub
 from paymesh.trade.v1 import (
     ClaimOrderRequest,
-    FeeReturnPolicy,
     GetOrderRequest,
-    OrderState,
     TradeServiceStub,
 )
-from paymesh.type.v1 import Money as MoneyMessage
 
 from common.errors import (
     NotFoundError,
@@ -61,8 +52,14 @@ from common.errors import (
     Retry,
     UnavailableError,
 )
-from common.ids import channel_reference, derive
+from common.ids import channel_reference
 from common.money import Money
+from services.payment.convert import (
+    charge_news_from_proto,
+    give_back_news_from_proto,
+    money_to_proto,
+    order_from_proto,
+)
 from services.payment.domain.payments import (
     Assessment,
     ChargeNews,
@@ -71,8 +68,9 @@ from services.payment.domain.payments import (
     Order,
     Payment,
     Route,
+    refund_reference,
 )
-from services.payment.domain.postings import Chain
+from services.payment.domain.postings import Booked, Chain, Refused
 from services.payment.errors import ChannelNotEligibleError
 
 # With these the channel refuses to give back, or its service does before it has stored anything.
@@ -90,20 +88,6 @@ _REFUSALS: Final = frozenset(
 
 # Account kinds of the platform that a payment or refund touches, when all goes well or not.
 _PLATFORM_KINDS: Final = ("payment_transit", "refund_transit", "platform_fee", "suspense")
-
-
-@dataclass(frozen=True, slots=True)
-class Booked:
-    """The ledger booked a chain, now or before."""
-
-    business_date: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The ledger refused a chain for ever; nothing of it is booked."""
-
-    reason: str
 
 
 def reason_of(error: PaymeshError) -> str:
@@ -137,21 +121,7 @@ class Peers:
             if reason_of(error) == "NOT_FOUND":
                 raise NotFoundError(resource="order") from error
             raise _nothing_begun("trade") from error
-        return Order(
-            id=message.id,
-            merchant_id=message.merchant_id,
-            type=message.type,
-            state=OrderState.Name(message.state).removeprefix("ORDER_STATE_"),
-            amount=Money(message.amount.currency_code, message.amount.amount_minor),
-            user_id=message.user_id,
-            subject=message.subject,
-            fee_minor=message.fee.fee_minor,
-            fee_returned_on_refund=message.fee.return_policy
-            == FeeReturnPolicy.FEE_RETURN_POLICY_RETURN,
-            biz_trace_id=message.biz_trace_id,
-            payment_id=message.payment_id,
-            expires_at=message.expires_at.ToDatetime(UTC),
-        )
+        return order_from_proto(message)
 
     async def claim_order(self, payment: Payment) -> bool:
         """Ask that a payment wins its order; True when it did, now or before."""
@@ -172,7 +142,7 @@ class Peers:
         request = ChooseChannelRequest(
             payment_id=payment_id,
             product=product,
-            amount=_money(amount),
+            amount=money_to_proto(amount),
             bank_code=bank_code,
             excluded_channels=excluded,
         )
@@ -196,7 +166,7 @@ class Peers:
         request = AssessActionRequest(
             action_id=payment.id,
             action=action,
-            amount=_money(payment.amount),
+            amount=money_to_proto(payment.amount),
             product=payment.product,
             user_id=payment.user_id,
             card_id=payment.card_id,
@@ -294,7 +264,7 @@ class Peers:
                     reference=channel_reference(payment.attempt_id),
                     channel=payment.channel,
                     payment_id=payment.id,
-                    amount=_money(payment.amount),
+                    amount=money_to_proto(payment.amount),
                     product=payment.product,
                     card_id=payment.card_id,
                     subject=payment.subject,
@@ -308,7 +278,7 @@ class Peers:
             if error.outcome is Outcome.NOT_EXECUTED:
                 raise
             return ChargeNews("UNKNOWN")
-        return charge_news(answer.charge)
+        return charge_news_from_proto(answer.charge)
 
     async def query_charge(self, payment: Payment) -> ChargeNews:
         """Ask the channel what became of the present attempt."""
@@ -320,7 +290,7 @@ class Peers:
             if reason_of(error) == "NOT_FOUND":
                 return ChargeNews("NEVER_ASKED")
             raise
-        return charge_news(answer.charge)
+        return charge_news_from_proto(answer.charge)
 
     async def close_charge(self, payment: Payment) -> ChargeNews:
         """Ask the channel to close the present attempt; it may turn out to be paid."""
@@ -332,7 +302,7 @@ class Peers:
             if reason_of(error) == "NOT_FOUND":
                 return ChargeNews("NEVER_ASKED")
             raise
-        return charge_news(answer.charge)
+        return charge_news_from_proto(answer.charge)
 
     async def refund(
         self, payment: Payment, noun_id: str, amount: Money, words: str, attempt: int = 1
@@ -346,7 +316,7 @@ class Peers:
                 RefundRequest(
                     reference=refund_reference(noun_id, attempt),
                     charge_reference=channel_reference(payment.attempt_id),
-                    amount=_money(amount),
+                    amount=money_to_proto(amount),
                     reason=words,
                     subject_id=noun_id,
                 )
@@ -358,7 +328,7 @@ class Peers:
             if reason in _REFUSALS and error.outcome is Outcome.NOT_EXECUTED:
                 return GiveBackNews("FAILED", error.metadata.get("raw_code", ""), reason)
             return GiveBackNews("UNKNOWN")
-        return _give_back_news(answer.refund, amount)
+        return give_back_news_from_proto(answer.refund, amount)
 
     async def query_refund(self, noun_id: str, amount: Money, attempt: int = 1) -> GiveBackNews:
         """Ask the channel what became of an attempt to give money back; no answer is UNKNOWN."""
@@ -377,7 +347,7 @@ class Peers:
             if reason_of(error) == "NOT_FOUND":
                 return GiveBackNews("NOT_FOUND")
             raise
-        return _give_back_news(answer.refund, amount)
+        return give_back_news_from_proto(answer.refund, amount)
 
     async def examine_callback(self, callback_id: str) -> tuple[str, str, str]:
         """Let the channel be asked about a questioned callback.
@@ -398,15 +368,6 @@ def _nothing_begun(target: str) -> UnavailableError:
     return UnavailableError(target=target, outcome=Outcome.NOT_EXECUTED, retry=Retry.SAME_ID)
 
 
-def refund_reference(noun_id: str, attempt: int = 1) -> str:
-    """Return our reference at the channel for giving back `noun_id` (a refund, or a payment).
-
-    Each attempt has its own: what a channel has refused under one reference stays refused.
-    """
-    again = (attempt,) if attempt > 1 else ()
-    return channel_reference(derive("rch", noun_id, "channel", *again))
-
-
 class AccountNames:
     """(owner, kind) → account id, in one payment's tenant and mode, and one currency."""
 
@@ -425,18 +386,6 @@ class AccountNames:
         )
 
 
-def charge_news(charge: Charge) -> ChargeNews:
-    """Return what a charge's row says."""
-    received = None
-    if charge.HasField("received"):
-        received = Money(charge.received.currency_code, charge.received.amount_minor)
-    state = ChargeState.Name(charge.state).removeprefix("CHARGE_STATE_")
-    failure = None
-    if state == "FAILED":
-        failure = Failure("DECLINED", charge.decline_code, charge.raw_code, charge.advice)
-    return ChargeNews(state, received, charge.qr_content, charge.redirect_url, failure)
-
-
 def _decline(error: PaymeshError) -> Failure:
     metadata = error.metadata
     return Failure(
@@ -445,14 +394,3 @@ def _decline(error: PaymeshError) -> Failure:
         metadata.get("raw_code", ""),
         metadata.get("advice", ""),
     )
-
-
-def _give_back_news(refund: ChannelRefund, asked: Money) -> GiveBackNews:
-    if refund.amount != _money(asked):
-        return GiveBackNews("OTHER")
-    state = ChannelRefundState.Name(refund.state).removeprefix("CHANNEL_REFUND_STATE_")
-    return GiveBackNews(state, refund.raw_code)
-
-
-def _money(money: Money) -> MoneyMessage:
-    return MoneyMessage(currency_code=money.currency_code, amount_minor=money.amount_minor)

@@ -18,7 +18,7 @@ from common.db.types import Record
 from common.ids import channel_reference, derive
 from common.paging import PageTokens
 from common.story import StoryTeller, page_facts, texts
-from services.payment.peers import refund_reference
+from services.payment.domain.payments import refund_reference
 from services.payment.store.reading import ReadingStore
 
 _TELLER: Final = StoryTeller("payment", load_queries("services.payment", "story_queries.sql"))

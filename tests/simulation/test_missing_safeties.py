@@ -20,7 +20,8 @@ import services.payment.flows.advance_payment
 from common.events.relay import Relay
 from common.jobs.worker import Worker
 from services.payment.domain.payments import Payment
-from services.payment.peers import Booked, Peers
+from services.payment.domain.postings import Booked
+from services.payment.peers import Peers
 from tests.simulation.run import run_seed
 
 pytestmark = pytest.mark.timeout(900)

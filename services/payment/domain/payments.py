@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from common.ids import derive
+from common.ids import channel_reference, derive
 from common.money import Money, returned_fee
 from services.payment.domain.states import (
     PaymentState,
@@ -243,6 +243,15 @@ class Refund:
         """Return the refund after a path of legal moves; each counts as one version."""
         check_refund_path((self.state, *path))
         return replace(self, state=path[-1], version=self.version + len(path), **changes)  # type: ignore[arg-type]
+
+
+def refund_reference(noun_id: str, attempt: int = 1) -> str:
+    """Return our reference at the channel for giving back `noun_id` (a refund, or a payment).
+
+    Each attempt has its own: what a channel has refused under one reference stays refused.
+    """
+    again = (attempt,) if attempt > 1 else ()
+    return channel_reference(derive("rch", noun_id, "channel", *again))
 
 
 def _next_try(tries: Tries, step: str) -> Tries:

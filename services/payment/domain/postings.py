@@ -33,6 +33,20 @@ class Posting:
 Chain = tuple[Posting, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """The ledger booked a chain, now or before."""
+
+    business_date: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The ledger refused a chain for ever; nothing of it is booked."""
+
+    reason: str
+
+
 def _single(
     noun: str, step: tuple[str | int, ...], movement: str, debit: str, credit: str, minor: int
 ) -> Posting:

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from services.payment.domain.exceptions import ExceptionKind, PaymentException, new_exception
 from services.payment.domain.payments import ON_ITS_WAY, Payment
-from services.payment.domain.postings import late_return_chain, unclaimed_return_chain
+from services.payment.domain.postings import Booked, late_return_chain, unclaimed_return_chain
 from services.payment.domain.states import PAYMENT_RETURN_ENDED, PaymentState
 from services.payment.errors import LedgerRefusedError
 from services.payment.events import payment_returned
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book
-from services.payment.peers import AccountNames, Booked
+from services.payment.peers import AccountNames
 from services.payment.store.rows import Change
 
 _NOT_KEPT = "INSUFFICIENT_FUNDS"

@@ -12,13 +12,13 @@ from common.errors import Outcome, PaymeshError
 from services.payment.domain.exceptions import ExceptionKind, new_exception
 from services.payment.domain.payments import ChargeNews, Failure, NextAction, Payment
 from services.payment.domain.plans import Collection, Plan
-from services.payment.domain.postings import conflict_chain, receive_chain
+from services.payment.domain.postings import Refused, conflict_chain, receive_chain
 from services.payment.domain.states import PAYMENT_MOVES, PAYMENT_OPEN, PaymentState
 from services.payment.events import payment_conflicted, payment_failed
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, reporting_refusals, save
 from services.payment.flows.settle_payment import settle
-from services.payment.peers import AccountNames, Refused, reason_of
+from services.payment.peers import AccountNames, reason_of
 from services.payment.store.rows import Change
 
 _log = structlog.get_logger(__name__)

@@ -16,6 +16,7 @@ from common.errors import IdConflictError, NotFoundError, PaymeshError
 from common.money import Money
 from services.payment.domain.payments import Failure, Owner, Payment, Refund
 from services.payment.domain.postings import (
+    Refused,
     abandon_chain,
     hold_chain,
     hold_sources,
@@ -33,7 +34,7 @@ from services.payment.events import refund_failed, refund_succeeded, refund_wait
 from services.payment.flows.book_late_refund import book_late_refund
 from services.payment.flows.parts import Parts, call_of
 from services.payment.flows.save_payment import book, report_other, reporting_refusals
-from services.payment.peers import AccountNames, Refused, reason_of
+from services.payment.peers import AccountNames, reason_of
 from services.payment.store.rows import ADVANCE_REFUND, RefundChange
 
 _log = structlog.get_logger(__name__)

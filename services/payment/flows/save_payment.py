@@ -13,11 +13,10 @@ from services.payment.domain.exceptions import (
     new_exception,
 )
 from services.payment.domain.payments import Payment, Refund
-from services.payment.domain.postings import Chain
+from services.payment.domain.postings import Booked, Chain, Refused
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.errors import LedgerRefusedError
 from services.payment.flows.parts import Parts, call_of
-from services.payment.peers import Booked, Refused
 from services.payment.store.rows import Change
 
 # What is not known of these, the other side knows; a payer who has not paid yet is no mystery.

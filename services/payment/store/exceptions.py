@@ -10,10 +10,17 @@ from common.audit import AuditEntry, add_audit
 from common.context import CallContext
 from common.db.history import add_history
 from common.db.pool import Pool
-from common.db.types import Connection
+from common.db.types import Connection, Record
 from common.events.outbox import Outbox
 from common.jobs.jobs import Jobs
-from services.payment.domain.exceptions import ExceptionState, PaymentException, is_settled_by
+from services.payment.domain.exceptions import (
+    Action,
+    ExceptionKind,
+    ExceptionState,
+    PaymentException,
+    is_settled_by,
+)
+from services.payment.domain.payments import Owner
 from services.payment.domain.states import PaymentState, RefundState
 from services.payment.store.rows import (
     ADVANCE_PAYMENT,
@@ -21,9 +28,8 @@ from services.payment.store.rows import (
     CARRY_OUT,
     QUERIES,
     Announcer,
-    exception_columns,
-    exception_from,
     history_row,
+    money_from,
     new_job,
 )
 
@@ -94,7 +100,7 @@ class ExceptionStore:
         at: datetime,
     ) -> None:
         """Open exceptions in the caller's transaction, with their deadlines."""
-        rows = await connection.fetch(QUERIES["insert_exceptions"], *exception_columns(exceptions))
+        rows = await connection.fetch(QUERIES["insert_exceptions"], *_exception_columns(exceptions))
         new_ids = {row["id"] for row in rows}
         new = [exception for exception in exceptions if exception.id in new_ids]
         await add_history(
@@ -112,7 +118,7 @@ class ExceptionStore:
             QUERIES["lock_open_exceptions"], [settled.subject_id], list(settled.exception_ids)
         )
         for row in rows:
-            before = exception_from(row)
+            before = _exception_from(row)
             named = before.id in settled.exception_ids
             if not named and not is_settled_by(before.kind, settled.state):
                 continue
@@ -192,7 +198,7 @@ class ExceptionStore:
         """Return one exception."""
         async with self._pool.acquire() as connection:
             row = await connection.fetchrow(QUERIES["find_exception"], exception_id)
-        return exception_from(row) if row else None
+        return _exception_from(row) if row else None
 
     async def list_exceptions(self, page: ExceptionPage) -> list[PaymentException]:
         """Return a page of exceptions, oldest deadline first."""
@@ -206,4 +212,69 @@ class ExceptionStore:
                 *page.after,
                 page.limit,
             )
-        return [exception_from(row) for row in rows]
+        return [_exception_from(row) for row in rows]
+
+
+def _exception_columns(exceptions: Sequence[PaymentException]) -> list[list[object]]:
+    """Return the columns of `insert_exceptions`."""
+    rows = [
+        (
+            e.id,
+            e.kind,
+            e.state,
+            e.version,
+            e.owner.tenant_id,
+            e.owner.mode,
+            e.owner.merchant_id,
+            e.subject_id,
+            e.payment_id,
+            e.channel,
+            e.amount.currency_code if e.amount else "",
+            e.amount.amount_minor if e.amount else 0,
+            e.detail,
+            e.occasion,
+            e.default_action,
+            e.due_at,
+            e.repeats,
+            e.action or "",
+            e.maker,
+            e.maker_reason,
+            e.checker,
+            e.checker_reason,
+            e.resolution,
+            e.biz_trace_id,
+            e.created_at,
+            e.updated_at,
+        )
+        for e in exceptions
+    ]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _exception_from(row: Record) -> PaymentException:
+    """Return the exception of a row."""
+    return PaymentException(
+        id=row["id"],
+        kind=ExceptionKind(row["kind"]),
+        state=ExceptionState(row["state"]),
+        owner=Owner(row["tenant_id"], row["mode"], row["merchant_id"], ""),
+        subject_id=row["subject_id"],
+        payment_id=row["payment_id"],
+        channel=row["channel"],
+        amount=money_from(row["currency_code"], row["amount_minor"]),
+        detail=row["detail"],
+        occasion=row["occasion"],
+        default_action=Action(row["default_action"]),
+        due_at=row["due_at"],
+        biz_trace_id=row["biz_trace_id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        version=row["version"],
+        repeats=row["repeats"],
+        action=Action(row["action"]) if row["action"] else None,
+        maker=row["maker"],
+        maker_reason=row["maker_reason"],
+        checker=row["checker"],
+        checker_reason=row["checker_reason"],
+        resolution=row["resolution"],
+    )

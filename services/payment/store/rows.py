@@ -16,9 +16,6 @@ from common.ids import derive
 from common.jobs.job import NewJob
 from common.money import Money
 from services.payment.domain.exceptions import (
-    Action,
-    ExceptionKind,
-    ExceptionState,
     PaymentException,
 )
 from services.payment.domain.payments import (
@@ -302,7 +299,7 @@ def payment_from(row: Record) -> Payment:
         refunding_minor=row["refunding_minor"],
         fee_given_back_minor=row["fee_given_back_minor"],
         business_date=row["business_date"],
-        received=_money(row["received_currency_code"], row["received_minor"]),
+        received=money_from(row["received_currency_code"], row["received_minor"]),
         return_attempt=row["return_attempt"],
         way_out=WayOut(row["way_out"]) if row["way_out"] else None,
         late_returns=row["late_returns"],
@@ -339,71 +336,6 @@ def refund_from(row: Record) -> Refund:
     )
 
 
-def exception_columns(exceptions: Sequence[PaymentException]) -> list[list[object]]:
-    """Return the columns of `insert_exceptions`."""
-    rows = [
-        (
-            e.id,
-            e.kind,
-            e.state,
-            e.version,
-            e.owner.tenant_id,
-            e.owner.mode,
-            e.owner.merchant_id,
-            e.subject_id,
-            e.payment_id,
-            e.channel,
-            e.amount.currency_code if e.amount else "",
-            e.amount.amount_minor if e.amount else 0,
-            e.detail,
-            e.occasion,
-            e.default_action,
-            e.due_at,
-            e.repeats,
-            e.action or "",
-            e.maker,
-            e.maker_reason,
-            e.checker,
-            e.checker_reason,
-            e.resolution,
-            e.biz_trace_id,
-            e.created_at,
-            e.updated_at,
-        )
-        for e in exceptions
-    ]
-    return [list(column) for column in zip(*rows, strict=True)]
-
-
-def exception_from(row: Record) -> PaymentException:
-    """Return the exception of a row."""
-    return PaymentException(
-        id=row["id"],
-        kind=ExceptionKind(row["kind"]),
-        state=ExceptionState(row["state"]),
-        owner=Owner(row["tenant_id"], row["mode"], row["merchant_id"], ""),
-        subject_id=row["subject_id"],
-        payment_id=row["payment_id"],
-        channel=row["channel"],
-        amount=_money(row["currency_code"], row["amount_minor"]),
-        detail=row["detail"],
-        occasion=row["occasion"],
-        default_action=Action(row["default_action"]),
-        due_at=row["due_at"],
-        biz_trace_id=row["biz_trace_id"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        version=row["version"],
-        repeats=row["repeats"],
-        action=Action(row["action"]) if row["action"] else None,
-        maker=row["maker"],
-        maker_reason=row["maker_reason"],
-        checker=row["checker"],
-        checker_reason=row["checker_reason"],
-        resolution=row["resolution"],
-    )
-
-
 def tries_text(tries: Tries) -> str:
     """Return tries as a row keeps them: `settle=2,receive=3`."""
     return ",".join(f"{step}={number}" for step, number in tries.items())
@@ -414,5 +346,6 @@ def _tries(text: str) -> Tries:
     return {step: int(number) for step, number in pairs}
 
 
-def _money(currency_code: str, amount_minor: int) -> Money | None:
+def money_from(currency_code: str, amount_minor: int) -> Money | None:
+    """Return the money of two columns; None where there is no currency."""
     return Money(currency_code, amount_minor) if currency_code else None

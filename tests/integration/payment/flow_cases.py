@@ -24,7 +24,7 @@ from paymesh.type.v1 import Money as MoneyMessage
 from common.context import bound
 from common.errors import UnavailableError
 from common.money import Money
-from services.payment.domain.payments import Payment, Refund
+from services.payment.domain.payments import Payment, Refund, refund_reference
 from services.payment.flows.advance_payment import advance_payment
 from services.payment.flows.carry_out import carry_out
 from services.payment.flows.close_payments import close_payments
@@ -33,7 +33,6 @@ from services.payment.flows.desk import decide_resolution, propose_resolution
 from services.payment.flows.parts import Parts
 from services.payment.flows.refund_payment import advance_refund_by_id, refund_payment
 from services.payment.flows.save_payment import report_unknown
-from services.payment.peers import refund_reference
 
 AMOUNT, REFUND = 1_000, 400
 CARD = "crd_" + "0" * 26

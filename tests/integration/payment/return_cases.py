@@ -13,7 +13,7 @@ from flow_cases import (
     wait_for_the_deadline,
 )
 
-from services.payment.peers import refund_reference
+from services.payment.domain.payments import refund_reference
 
 
 def channel_returns(attempt: int) -> Arrange:

@@ -9,7 +9,7 @@ from flow_cases import AMOUNT, Case, carry_out_newest, conflicted
 from payment_kit import DUE_SECONDS, UNKNOWN_SECONDS, PaymentKit
 from paymesh.payment.v1 import EXCEPTION_STATE_RESOLVED
 
-from services.payment.peers import refund_reference
+from services.payment.domain.payments import refund_reference
 
 
 async def test_a_refused_booking_is_not_done_because_the_channel_is_silent(

@@ -16,8 +16,7 @@ from common.errors import (
     StateConflictError,
 )
 from services.channel.errors import CurrencyMismatchError, RefundExceedsChargeError
-from services.payment.domain.payments import Refund
-from services.payment.peers import refund_reference
+from services.payment.domain.payments import Refund, refund_reference
 
 REFUSALS = (
     RefundExceedsChargeError(refundable_minor=0),

@@ -14,10 +14,11 @@ from flow_cases import (
 from payment_kit import PaymentKit
 
 from common.context import bound
-from services.payment.domain.postings import hold_chain, hold_sources
+from services.payment.domain.payments import refund_reference
+from services.payment.domain.postings import Refused, hold_chain, hold_sources
 from services.payment.domain.states import RefundState
 from services.payment.flows.refund_payment import advance_refund_by_id
-from services.payment.peers import AccountNames, Refused, refund_reference
+from services.payment.peers import AccountNames
 
 
 async def _case(payment: PaymentKit) -> Case:

@@ -20,8 +20,8 @@ from services.payment.domain.exceptions import (
     is_settled_by,
     new_exception,
 )
+from services.payment.domain.payments import refund_reference
 from services.payment.domain.states import IllegalMoveError, PaymentState, RefundState
-from services.payment.peers import refund_reference
 from tests.unit.payment.samples import AT, a_payment, a_refund
 
 DEADLINES = Deadlines(first_seconds=60, repeats_max=3)
