@@ -78,8 +78,9 @@ SELECT (SELECT count(*) FROM flying) AS count,
        ARRAY(SELECT id FROM flying ORDER BY id LIMIT $1) AS ids;
 
 -- name: compare_days
--- Subjects whose sums of a day differ, of all days: what transfers moved, entries say, vouchers tell,
--- and the day's sums keep.
+-- Subjects whose sums of a day differ, of all days: what transfers moved, entries say (also account
+-- by account, or what moved between two of one subject would go unnoticed), vouchers tell, and the
+-- day's sums keep.
 WITH moved AS MATERIALIZED (
     SELECT t.book, t.business_date, t.debit_account_id, t.booked_minor,
            coalesce(t.redirected_to, t.credit_account_id) AS credited_id,
@@ -103,7 +104,8 @@ WITH moved AS MATERIALIZED (
 ), outer_sums AS (
     SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
            coalesce(k.subject_code, '') AS subject_code,
-           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due
+           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due,
+           count(*) FILTER (WHERE m.moved <> m.entered) AS accounts_off
     FROM (
         SELECT book, business_date, account_id, sum(moved) AS moved, sum(entered) AS entered,
                sum(due) AS due
@@ -123,14 +125,14 @@ WITH moved AS MATERIALIZED (
     GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
 ), all_sums AS (
     SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
-           moved, entered, due, 0::numeric AS told, 0::numeric AS kept
+           moved, entered, due, accounts_off, 0::numeric AS told, 0::numeric AS kept
     FROM outer_sums
     UNION ALL
-    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, told, 0
+    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, 0, told, 0
     FROM told
     UNION ALL
     SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
-           b.debits_minor - b.credits_minor
+           0, b.debits_minor - b.credits_minor
     FROM subject_balances b
 )
 SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
@@ -143,7 +145,8 @@ LEFT JOIN (SELECT DISTINCT subject_code FROM subject_kinds) k ON k.subject_code 
 GROUP BY s.book, s.business_date, s.tenant_id, s.mode, s.currency_code, s.subject_code
 HAVING sum(s.told) <> sum(s.kept)
     OR (bool_or(k.subject_code IS NOT NULL OR s.subject_code = '')
-        AND (sum(s.moved) <> sum(s.entered) OR sum(s.due) <> sum(s.told)))
+        AND (sum(s.accounts_off) > 0 OR sum(s.moved) <> sum(s.entered)
+             OR sum(s.due) <> sum(s.told)))
 ORDER BY s.business_date, s.book, s.tenant_id, s.mode, s.currency_code, s.subject_code
 LIMIT $1;
 
@@ -199,7 +202,8 @@ WITH wanted AS MATERIALIZED (
 ), outer_sums AS (
     SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
            coalesce(k.subject_code, '') AS subject_code,
-           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due
+           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due,
+           count(*) FILTER (WHERE m.moved <> m.entered) AS accounts_off
     FROM (
         SELECT book, business_date, account_id, sum(moved) AS moved, sum(entered) AS entered,
                sum(due) AS due
@@ -220,14 +224,14 @@ WITH wanted AS MATERIALIZED (
     GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
 ), all_sums AS (
     SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
-           moved, entered, due, 0::numeric AS told, 0::numeric AS kept
+           moved, entered, due, accounts_off, 0::numeric AS told, 0::numeric AS kept
     FROM outer_sums
     UNION ALL
-    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, told, 0
+    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, 0, told, 0
     FROM told
     UNION ALL
     SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
-           b.debits_minor - b.credits_minor
+           0, b.debits_minor - b.credits_minor
     FROM wanted w
     JOIN subject_balances b ON b.book = w.book AND b.business_date = w.business_date
 )
@@ -241,7 +245,8 @@ LEFT JOIN (SELECT DISTINCT subject_code FROM subject_kinds) k ON k.subject_code 
 GROUP BY s.book, s.business_date, s.tenant_id, s.mode, s.currency_code, s.subject_code
 HAVING sum(s.told) <> sum(s.kept)
     OR (bool_or(k.subject_code IS NOT NULL OR s.subject_code = '')
-        AND (sum(s.moved) <> sum(s.entered) OR sum(s.due) <> sum(s.told)))
+        AND (sum(s.accounts_off) > 0 OR sum(s.moved) <> sum(s.entered)
+             OR sum(s.due) <> sum(s.told)))
 ORDER BY s.business_date, s.book, s.tenant_id, s.mode, s.currency_code, s.subject_code
 LIMIT $5;
 
@@ -317,6 +322,45 @@ FULL JOIN told t ON t.origin = coalesce(m.transfer_id, e.transfer_id)
 WHERE coalesce(m.amount, 0) <> coalesce(e.amount, 0)
    OR CASE WHEN m.is_due THEN m.amount ELSE 0 END <> coalesce(t.amount, 0)
 ORDER BY 1
+LIMIT 1;
+
+-- name: find_misfit_of_account
+-- The first side of a transfer of a day that does not fit on one subject: what the transfer moved on
+-- an account against its entries there, and entries on other accounts or of no transfer.
+WITH here AS MATERIALIZED (
+    SELECT a.id
+    FROM accounts a
+    LEFT JOIN subject_kinds k ON k.kind = a.kind
+    WHERE a.book = $1 AND a.tenant_id = $3 AND a.mode = $4 AND a.currency_code = $5
+      AND coalesce(k.subject_code, '') = $6
+), booked AS MATERIALIZED (
+    SELECT id, debit_account_id, coalesce(redirected_to, credit_account_id) AS credited_id,
+           booked_minor
+    FROM transfers
+    WHERE book = $1 AND business_date = $2 AND status = 'BOOKED' AND kind IN ('SINGLE', 'POST')
+), sides AS (
+    SELECT id AS transfer_id, debit_account_id AS account_id, booked_minor AS moved,
+           0::bigint AS entered, true AS is_booked
+    FROM booked
+    UNION ALL
+    SELECT id, credited_id, -booked_minor, 0, true FROM booked
+    UNION ALL
+    SELECT transfer_id, account_id, 0, CASE WHEN is_debit THEN amount_minor ELSE -amount_minor END,
+           false
+    FROM entries
+    WHERE book = $1 AND business_date = $2
+    UNION ALL
+    SELECT transfer_id, account_id, 0, -amount_minor, false
+    FROM buffered_credits
+    WHERE book = $1 AND business_date = $2
+)
+SELECT s.transfer_id, s.account_id, s.transfer_id IN (SELECT id FROM booked) AS has_transfer,
+       NOT bool_and(s.is_booked) AS has_entry, sum(s.moved) AS moved, sum(s.entered) AS entered
+FROM sides s
+JOIN here h ON h.id = s.account_id
+GROUP BY s.transfer_id, s.account_id
+HAVING sum(s.moved) <> sum(s.entered)
+ORDER BY s.transfer_id, s.account_id
 LIMIT 1;
 
 -- name: find_unbalanced_voucher

@@ -217,6 +217,8 @@ async def _find_unfit(
 async def _find_on_day(snapshot: Snapshot, difference: DayDifference) -> UnfitEntry:
     if difference.is_controlled:
         misfit = await snapshot.find_misfit(difference)
+        if misfit is None:
+            misfit = await snapshot.find_misfit_of_account(difference)
         if misfit is not None:
             return explain_misfit(difference, misfit)
     voucher_id = await snapshot.find_unbalanced_voucher(difference)

@@ -128,6 +128,36 @@ class Snapshot:
         )
         return None if row is None else Misfit(*tuple(row)[:6], *map(int, tuple(row)[6:]))
 
+    async def find_misfit_of_account(self, where: DayDifference) -> Misfit | None:
+        """Return the first side of a transfer, or entry, of a day that does not fit on its account.
+
+        For what cancels out within the subject.
+        """
+        key = where.key
+        await self._connection.execute(_BY_SUM)
+        row = await self._connection.fetchrow(
+            PROOF_QUERIES["find_misfit_of_account"],
+            where.book,
+            where.business_date,
+            key.tenant_id,
+            key.mode,
+            key.currency_code,
+            key.subject_code,
+        )
+        if row is None:
+            return None
+        return Misfit(
+            row["transfer_id"],
+            row["account_id"],
+            "",
+            row["has_transfer"],
+            row["has_entry"],
+            False,
+            int(row["moved"]),
+            int(row["entered"]),
+            0,
+        )
+
     async def find_unbalanced_voucher(self, where: DayDifference) -> str | None:
         """Return the first voucher of a day whose lines do not add up to its total."""
         key = where.key

@@ -137,6 +137,41 @@ async def _add_entry(books: InnerBooks, ids: list[str]) -> tuple[str, ...]:
     return (ghost, user, "", "7 credit")
 
 
+async def _move_inside_a_subject(books: InnerBooks, ids: list[str]) -> tuple[str, ...]:
+    """Money goes from one user to another, with entries and balances, and no transfer moved it."""
+    ghost, taken = IDS.new("tfr"), ("debits", books.accounts["user"].id)
+    for side, account_id in (taken, ("credits", books.accounts["other"].id)):
+        await books.sql(
+            f"UPDATE accounts SET {side}_posted_minor = {side}_posted_minor + 7,"  # noqa: S608
+            " version = version + 1 WHERE id = $1",
+            account_id,
+        )
+        await books.sql(
+            "INSERT INTO entries (book, is_debit, business_date, version, amount_minor,"
+            " debits_posted_minor, credits_posted_minor, booked_at, account_id, transfer_id)"
+            " SELECT book, $1, $2, version, 7, debits_posted_minor, credits_posted_minor, now(),"
+            " id, $4 FROM accounts WHERE id = $3",
+            side == "debits",
+            FIRST_DAY,
+            account_id,
+            ghost,
+        )
+    return (ghost, min(books.accounts[name].id for name in ("user", "other")), "", "is not booked")
+
+
+async def _enter_on_another_account(books: InnerBooks, ids: list[str]) -> tuple[str, ...]:
+    """A transfer between two users has its credit on the account that it debits."""
+    user, other = (books.accounts[name].id for name in ("user", "other"))
+    await books.sql(
+        "UPDATE entries SET account_id = $1 WHERE account_id = $2 AND transfer_id = $3",
+        user,
+        other,
+        ids[2],
+    )
+    words = "moved 5 debit, its entries say 0" if user < other else "has no entry"
+    return (ids[2], min(user, other), "", words)
+
+
 async def _delete_entry(books: InnerBooks, ids: list[str]) -> tuple[str, ...]:
     await books.sql(
         "DELETE FROM entries WHERE transfer_id = $1 AND account_id = $2",
@@ -193,6 +228,8 @@ BREAKS: dict[str, Break] = {
         _change_account,
         _delete_line,
         _add_entry,
+        _move_inside_a_subject,
+        _enter_on_another_account,
         _delete_entry,
         _delete_voucher,
         _change_line,
@@ -201,6 +238,19 @@ BREAKS: dict[str, Break] = {
         _change_sum,
     )
 }
+
+
+async def test_a_cut_finds_an_entry_on_another_account_of_the_subject(books: InnerBooks) -> None:
+    """The sums of the subject hold: each account's are compared with what was moved on it."""
+    ids = [(await books.pay("bank", "user", 100)).transfer_id for _ in range(2)]
+    ids.append((await books.pay("user", "other", 5)).transfer_id)
+    await _enter_on_another_account(books, ids)
+    await books.cut(NEXT_DAY)
+    await books.close_all()
+    proof = (await books.proofs.read_of_days([FIRST_DAY]))[FIRST_DAY]
+    assert not proof.holds
+    assert [(one.transfer_id, one.subject_code) for one in proof.unfit] == [(ids[2], "2203.01")]
+    assert not any(line.difference_minor for line in proof.lines)
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
