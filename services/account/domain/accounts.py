@@ -24,6 +24,9 @@ BUFFERED_SUM_MINOR_MAX: Final = SUM_MINOR_MAX // 2
 """The same for a buffered account, in minor units. Its writers see what is posted, not what others
 append: the other half is room for what may gather between two drains."""
 
+UNCLAIMED: Final = "unclaimed"
+"""Kind of the accounts that take what others cannot."""
+
 
 class Side(enum.StrEnum):
     """One side of an account."""
@@ -56,7 +59,7 @@ class AccountSpec:
     tenant_id: str = "default"
     mode: str = "LIVE"
     is_buffered: bool = False
-    """Whether single credits are buffered; only for kinds that grow by credits."""
+    """Whether single credits are buffered (see `obstacle_to_buffering`)."""
 
 
 @dataclass(slots=True)
@@ -147,6 +150,16 @@ def platform_account_id(
         letters.append("0123456789abcdefghjkmnpqrstvwxyz"[value & 31])
         value >>= 5
     return head + "".join(reversed(letters))
+
+
+def obstacle_to_buffering(kind: str, normal_side: str) -> str | None:
+    """Say why credits of an account may not be buffered, as a rule that it breaks; or None."""
+    if normal_side != Side.CREDIT:
+        return "is for accounts that grow by credits"
+    if kind == UNCLAIMED:
+        # Whoever finds less there than was put there books the rest as a loss.
+        return "is not for what may be asked back at once"
+    return None
 
 
 def first_account_difference(spec: AccountSpec, account: Account) -> str | None:

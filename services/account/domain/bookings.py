@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from common.ids import book_of, derive
 from services.account.domain.accounts import (
     SUM_MINOR_MAX,
+    UNCLAIMED,
     AccountState,
     AccountStatus,
     Side,
@@ -302,7 +303,7 @@ class Bookings(Workings):
 def unclaimed_account_id(account: AccountState) -> str:
     """Return the id of the account that takes the credits which `account` cannot take."""
     return platform_account_id(
-        "unclaimed",
+        UNCLAIMED,
         account.currency_code,
         tenant_id=account.tenant_id,
         mode=account.mode,

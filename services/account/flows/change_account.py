@@ -22,7 +22,7 @@ from common.errors import (
 )
 from common.ids import book_of, is_id
 from common.money import AMOUNT_MINOR_MAX
-from services.account.domain.accounts import Account, AccountStatus, Side
+from services.account.domain.accounts import Account, AccountStatus, obstacle_to_buffering
 from services.account.errors import AccountNotFoundError
 from services.account.store.accounts import AccountChange, AccountStore
 from services.account.store.buffers import drain_locked
@@ -89,7 +89,7 @@ async def set_account_buffering(
     """Let single credits of an account be buffered, or not any more; return it afterwards.
 
     Raises:
-        FieldInvalidError: an account that grows by debits.
+        FieldInvalidError: an account that grows by debits, or of the kind `unclaimed`.
         AccountNotFoundError, VersionConflictError, StateConflictError, IdConflictError: as
             `set_account_status`.
     """
@@ -124,9 +124,10 @@ async def _change_once(
             if earlier != (verb, dict(wanted)):
                 raise IdConflictError(id=request.request_id, field=next(iter(wanted)))
             return account
-        if wanted.get("is_buffered") and account.normal_side != Side.CREDIT:
-            rule = "is for accounts that grow by credits"
-            raise FieldInvalidError(field="is_buffered", rule=rule)
+        if wanted.get("is_buffered"):
+            rule = obstacle_to_buffering(account.kind, account.normal_side)
+            if rule is not None:
+                raise FieldInvalidError(field="is_buffered", rule=rule)
         if request.expected_version not in (ANY_VERSION, version_seen):
             raise VersionConflictError(version=version_seen, expected=request.expected_version)
         if account.status == AccountStatus.CLOSED:

@@ -16,8 +16,8 @@ from common.money import AMOUNT_MINOR_MAX
 from services.account.domain.accounts import (
     Account,
     AccountSpec,
-    Side,
     first_account_difference,
+    obstacle_to_buffering,
 )
 from services.account.domain.kinds import Kinds
 from services.account.domain.requests import is_currency
@@ -60,8 +60,9 @@ def _check(spec: AccountSpec, kinds: Kinds, field: str) -> None:
         raise CurrencyUnknownError(currency_code=spec.currency_code, field=f"{field}.currency_code")
     if not spec.owner_id:
         raise FieldInvalidError(field=f"{field}.owner_id", rule="is required")
-    if spec.is_buffered and kinds[spec.kind].normal_side != Side.CREDIT:
-        rule = "is for kinds that grow by credits"
-        raise FieldInvalidError(field=f"{field}.is_buffered", rule=rule)
+    if spec.is_buffered:
+        rule = obstacle_to_buffering(spec.kind, kinds[spec.kind].normal_side)
+        if rule is not None:
+            raise FieldInvalidError(field=f"{field}.is_buffered", rule=rule)
     if not 0 <= spec.credit_limit_minor <= AMOUNT_MINOR_MAX:
         raise AmountOutOfRangeError(field=f"{field}.credit_limit_minor")

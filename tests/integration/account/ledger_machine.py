@@ -240,12 +240,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
         async def both() -> None:
             observed, _, _ = await asyncio.gather(
-                self._call_all(plain), self._drain("S", 2), self._drain("U", 1)
+                self._call_all(plain), self._drain("S", 2), self._drain("B", 1)
             )
             # It may have come between any two batches: what could be spent depends on it.
             self._fitting = self._find_orders(plain, observed, may_drain=True)
             await self._drain("S", 1)
-            await self._drain("U", 1)
+            await self._drain("B", 1)
 
         self.world.run(both())
         for model in self._fitting:
@@ -294,7 +294,7 @@ class LedgerMachine(RuleBasedStateMachine):
         fitting: list[PlainLedger] = []
         orders = itertools.permutations(range(len(batches)))
         # Which buffers are drained before which of the batches.
-        choices = [("", "S", "U", "SU")] * len(batches) if may_drain else [("",)] * len(batches)
+        choices = [("", "S", "B", "SB")] * len(batches) if may_drain else [("",)] * len(batches)
         for order, drains in itertools.product(orders, itertools.product(*choices)):
             model = copy.deepcopy(self._model)
             answers = {}

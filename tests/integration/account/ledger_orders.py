@@ -17,7 +17,7 @@ ACCOUNTS = {
     "U": ("unclaimed", PlainAccount(grows_by_debit=False)),
     "Z": ("user_available", PlainAccount(grows_by_debit=False)),
 }
-BUFFERS = ("S", "U")
+BUFFERS = ("S", "B")
 """Accounts whose credits may be buffered."""
 IDS_MAX = 40
 _NUMBERS = st.integers(0, IDS_MAX)

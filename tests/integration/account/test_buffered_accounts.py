@@ -124,16 +124,18 @@ async def test_crediting_a_buffered_account_waits_in_its_buffer_until_drained(
     await kit.assert_books_fit()
 
 
-async def test_opening_a_buffered_account_of_a_kind_that_grows_by_debits_is_refused(
-    kit: LedgerKit,
+@pytest.mark.parametrize("kind", ["channel_receivable", "unclaimed"])
+async def test_buffering_an_account_that_grows_by_debits_or_is_asked_back_is_refused(
+    kit: LedgerKit, kind: str
 ) -> None:
-    spec = AccountSpec(IDS.new("acc"), "c", "channel_receivable", "USD", is_buffered=True)
+    spec = AccountSpec(IDS.new("acc"), "c", kind, "USD", is_buffered=True)
     with pytest.raises(FieldInvalidError) as refused:
         await kit.open([spec])
     assert refused.value.metadata["field"] == "accounts[0].is_buffered"
     [opened] = await kit.open([replace(spec, is_buffered=False)])
-    with pytest.raises(FieldInvalidError):
+    with pytest.raises(FieldInvalidError) as refused:
         await set_account_buffering(kit.pool, kit.accounts, _change(opened), is_buffered=True)
+    assert refused.value.metadata["field"] == "is_buffered"
 
 
 async def test_crediting_from_two_writers_waits_for_neither_of_them_nor_for_the_drain(

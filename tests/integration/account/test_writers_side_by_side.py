@@ -88,7 +88,7 @@ class Melee:
                     kind,
                     "USD",
                     tenant_id=self.tenant,
-                    is_buffered=name in ("S", "U"),
+                    is_buffered=name == "S",
                 )
                 for name, kind in _KINDS.items()
             ]
