@@ -32,6 +32,10 @@ from services.cli.operator import Operator, operate
 
 _SHOWN_MAX = 20
 _CHECK_TIMEOUT_SECONDS = 120.0
+_PROOF = (
+    "compared sums, and every day's transfers, entries and vouchers; looked for entries without a"
+    " transfer (the continuous proof compares sums only)"
+)
 
 Values = Mapping[str, str]
 
@@ -60,9 +64,10 @@ async def run_audit(console: Console) -> int:
 def show(findings: Findings, console: Console) -> int:
     """Print what an audit found; return the exit status."""
     looked = ", ".join(f"{count:,} {what}" for what, count in findings.counted.items())
-    console.print(f"audit: {looked}")
+    console.print(f"audit: {looked}", soft_wrap=True)
+    console.print(f"audit: {_PROOF}", highlight=False, soft_wrap=True)
     for line in findings.off[:_SHOWN_MAX]:
-        console.print(f"  off: {line}", highlight=False)
+        console.print(f"  off: {line}", highlight=False, markup=False, soft_wrap=True)
     if len(findings.off) > _SHOWN_MAX:
         console.print(f"  … and {len(findings.off) - _SHOWN_MAX} more")
     if not findings.off:

@@ -45,6 +45,7 @@ from common.errors import PaymeshError
 from common.money import Money, format_decimal
 from common.settings import Settings
 from services.cli.operator import Operator, operate
+from services.cli.printing import open_console, print_table
 
 TODAY: Final = "today"
 """In place of a date: the day that it is now in the business zone."""
@@ -55,6 +56,15 @@ _LONG_TIMEOUT_SECONDS: Final = 300.0
 _PAGE: Final = 500
 
 Stub = GeneralLedgerServiceStub
+
+_COMPARED: Final[Mapping[int, str]] = {
+    ProofOccasion.PROOF_OCCASION_CONTINUOUS: "sums only",
+    ProofOccasion.PROOF_OCCASION_DAY_CUT: "sums; the day's transfers, their entries, vouchers",
+    ProofOccasion.PROOF_OCCASION_ON_DEMAND: (
+        "sums; every day's transfers, entries, vouchers; entries without a transfer"
+    ),
+}
+"""How much is compared, by a proof's occasion."""
 
 
 def _books(operator: Operator) -> Stub:
@@ -75,7 +85,7 @@ async def cut(
     else:
         console.print(f"business date: {answer.business_date}", highlight=False)
         if answer.days:
-            console.print(_days_table(answer.days))
+            print_table(_days_table(answer.days), console)
         for day in answer.days:
             _print_unfit(day.proof, console)
     is_closed = all(day.state == BusinessDayState.BUSINESS_DAY_STATE_CLOSED for day in answer.days)
@@ -100,7 +110,7 @@ async def days(operator: Operator, console: Console, *, limit: int, as_json: boo
     if as_json:
         _print_list(found, console)
     else:
-        console.print(_days_table(found))
+        print_table(_days_table(found), console)
     return 0
 
 
@@ -152,7 +162,7 @@ async def trial_balance(
     if as_json:
         print_json(answer, console)
     else:
-        console.print(_balances_table(answer.balances))
+        print_table(_balances_table(answer.balances), console)
         for currency, difference in sorted(answer.difference_minor.items()):
             console.print(f"debits − credits: {_money(currency, difference)}", highlight=False)
     return 1 if any(answer.difference_minor.values()) else 0
@@ -189,7 +199,7 @@ async def register(
     if as_json:
         _print_list(found, console)
         return 0
-    console.print(_register_table(found))
+    print_table(_register_table(found), console)
     if token:
         console.print(f"… and more than these {len(found):,} (--limit)")
     return 0
@@ -228,7 +238,7 @@ async def periods(operator: Operator, console: Console, *, limit: int, as_json: 
             _at(one, "closed_at"),
             _at(one, "archived_at"),
         )
-    console.print(table)
+    print_table(table, console)
     return 0
 
 
@@ -262,7 +272,7 @@ async def perform(
         sys.exit(f"paymesh: there is no mode {mode}; there are live, test and shadow")
     try:
         async with operate(name=name, roles=roles, mode=Mode(mode.upper())) as operator:
-            return await work(operator, Console(), **asked)
+            return await work(operator, open_console(), **asked)
     except PaymeshError as error:
         sys.exit(f"paymesh: {error.message}")
     except grpc.aio.AioRpcError as error:
@@ -306,7 +316,7 @@ def _print_proof(shown: Proof, console: Console) -> None:
                 line.currency_code,
                 *(_decimal(line.currency_code, value) for value in values),
             )
-    console.print(table)
+    print_table(table, console)
     at = shown.proved_at.ToDatetime(UTC)
     occasion = _state(ProofOccasion, shown.occasion).lower().replace("_", " ")
     console.print(
@@ -314,6 +324,7 @@ def _print_proof(shown: Proof, console: Console) -> None:
         f" {shown.in_flight_count:,} transfers in flight",
         highlight=False,
     )
+    console.print(f"compared: {_COMPARED.get(shown.occasion, '')}", highlight=False)
     _print_unfit(shown, console)
     console.print("proof: holds" if shown.holds else "proof: BROKEN")
 
@@ -327,7 +338,7 @@ def _print_period(period: Period, console: Console, *, as_json: bool) -> int:
     if as_json:
         print_json(period, console)
         return 0
-    console.print(_balances_table(period.balances))
+    print_table(_balances_table(period.balances), console)
     console.print(
         f"{period.period}: {_state(PeriodState, period.state)}, {period.vouchers_count:,} vouchers",
         highlight=False,

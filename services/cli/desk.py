@@ -26,6 +26,7 @@ from common.context import Mode
 from common.errors import PaymeshError
 from common.money import Money
 from services.cli.operator import Operator, operate
+from services.cli.printing import open_console, print_table
 
 _TIMEOUT_SECONDS: Final = 30.0
 _PAGE: Final = 500
@@ -54,7 +55,7 @@ async def list_exceptions(
     elif not found:
         console.print("nothing waits for a decision")
     else:
-        console.print(_table(found))
+        print_table(_table(found), console)
     return 0
 
 
@@ -129,7 +130,7 @@ async def act(verb: str, name: str, roles: tuple[str, ...], mode: str, **asked: 
         sys.exit(f"paymesh: there is no mode {mode}; there are live, test and shadow")
     try:
         async with operate(name=name, roles=roles, mode=Mode(mode.upper())) as operator:
-            return await VERBS[verb](operator, Console(), **asked)
+            return await VERBS[verb](operator, open_console(), **asked)
     except PaymeshError as error:
         sys.exit(f"paymesh: {error.message}")
     except grpc.aio.AioRpcError as error:

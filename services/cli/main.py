@@ -134,8 +134,9 @@ def chaos(
 def audit() -> None:
     """Prove the books of a running platform; say what is off."""
     from services.cli.audit import run_audit
+    from services.cli.printing import open_console
 
-    _run(run_audit(Console()))
+    _run(run_audit(open_console()))
 
 
 @app.command()

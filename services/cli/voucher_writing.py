@@ -25,6 +25,7 @@ from rich.table import Table
 from common.money import Money, format_decimal, parse_decimal
 from services.cli.bookkeeping import print_json
 from services.cli.operator import Operator
+from services.cli.printing import print_table
 
 _TIMEOUT_SECONDS: Final = 30.0
 
@@ -44,7 +45,7 @@ async def subjects(operator: Operator, console: Console, *, as_json: bool) -> in
             _word(NormalSide.Name(one.normal_side), "NORMAL_SIDE_"),
             ", ".join(one.account_kinds),
         )
-    console.print(table)
+    print_table(table, console)
     return 0
 
 
@@ -169,7 +170,7 @@ def _print_voucher(one: Voucher, console: Console) -> None:
             _amount(one.currency_code, line.debit_minor),
             _amount(one.currency_code, line.credit_minor),
         )
-    console.print(table)
+    print_table(table, console)
 
 
 def _amount(currency_code: str, minor: int) -> str:

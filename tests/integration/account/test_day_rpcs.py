@@ -37,13 +37,13 @@ from paymesh.account.v1 import (
     ListPeriodsRequest,
     ProveBooksRequest,
 )
-from rich.console import Console
 
 import services.account.wiring
 from common.context import CallContext, bound
 from common.errors import RemoteError
 from services.cli.bookkeeping import VERBS
 from services.cli.operator import Operator
+from services.cli.printing import open_console
 
 OPERATOR = operator_call("operator")
 ACCOUNTANT = operator_call("operator", "accountant")
@@ -88,7 +88,7 @@ class DayBooks:
         out = io.StringIO()
         with bound(context):
             status = await VERBS[verb](
-                Operator(self.kit.host, context.principal), Console(file=out, width=200), **asked
+                Operator(self.kit.host, context.principal), open_console(out, width=20), **asked
             )
         text = out.getvalue()
         return status, orjson.loads(text) if asked["as_json"] else text
@@ -267,8 +267,13 @@ async def test_the_books_are_kept_from_the_command_line(books: DayBooks) -> None
             assert str(today) in days
             assert "CLOSED" in days
             assert "proof: holds" in proof
+            assert "entries without a transfer" in proof
             assert "debits − credits: 0.00 USD" in balance
             assert "12.34 USD" in register
+            # On a terminal of twenty places.
+            [row] = [line for line in balance.splitlines() if line.startswith("1122.01")]
+            assert row.count(" USD") == 4
+            assert "…" not in balance + register + days + proof + periods
             assert "OPEN" in periods
     status, shown = await books.type("proof", day=str(today), last=False, as_json=True)
     assert (status, shown["business_date"]) == (0, str(today))
