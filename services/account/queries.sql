@@ -403,6 +403,11 @@ RETURNING s.credits;
 -- Accounts of a book in whose buffers something waits.
 SELECT DISTINCT account_id FROM buffered_credits WHERE book = $1 ORDER BY account_id LIMIT $2;
 
+-- name: list_buffers_after
+-- Those whose ids come after one, for whoever drains page by page while others append.
+SELECT DISTINCT account_id FROM buffered_credits
+WHERE book = $1 AND account_id > $2 ORDER BY account_id LIMIT $3;
+
 -- name: insert_account_change
 -- History: what an account's status or limits were and became, by whom and why.
 INSERT INTO account_changes (

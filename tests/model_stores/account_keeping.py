@@ -162,6 +162,13 @@ def list_buffers(rows: Rows, book: int, limit: int) -> list[Row]:
     return [_BUFFER.row({"account_id": one}) for one in sorted(waiting)[:limit]]
 
 
+@BOOK.model
+def list_buffers_after(rows: Rows, book: int, after_id: str, limit: int) -> list[Row]:
+    waiting = {row["account_id"] for row in rows["buffered_credits"].find(book=book)}
+    found = sorted(one for one in waiting if one > after_id)
+    return [_BUFFER.row({"account_id": one}) for one in found[:limit]]
+
+
 # The business date.
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from services.account.store.buffers import DRAIN_CREDITS_MAX, BufferStore
 
 ACCOUNTS_DEFAULT: Final = 100
-"""Accounts of one round: after it, what was appended to others is found too."""
+"""Accounts that are listed at a time."""
 
 
 async def drain_account(store: BufferStore, book: int, account_id: str) -> int:
@@ -24,20 +24,30 @@ async def drain_account(store: BufferStore, book: int, account_id: str) -> int:
             return drained
 
 
-async def drain_round(store: BufferStore, book: int, accounts_max: int = ACCOUNTS_DEFAULT) -> int:
-    """Drain up to `accounts_max` buffers of a book; return how many credits were posted."""
-    drained = 0
-    for account_id in await store.list_accounts(book, accounts_max):
-        drained += await store.drain(book, account_id)
-    return drained
+async def drain_round(
+    store: BufferStore, book: int, accounts_max: int = ACCOUNTS_DEFAULT
+) -> tuple[int, bool]:
+    """Drain each buffer of a book once; return how many credits, and whether one may hold more.
+
+    One after the other by their ids, so that those that are always filled again keep none waiting.
+    """
+    drained, is_more, after_id = 0, False, ""
+    while account_ids := await store.list_accounts(book, after_id, accounts_max):
+        for account_id in account_ids:
+            moved = await store.drain(book, account_id)
+            drained += moved
+            is_more = is_more or moved == DRAIN_CREDITS_MAX
+        after_id = account_ids[-1]
+    return drained, is_more
 
 
-async def drain_buffers(store: BufferStore, book: int) -> int:
+async def drain_buffers(store: BufferStore, book: int, accounts_max: int = ACCOUNTS_DEFAULT) -> int:
     """Post all that waited in the buffers of a book when this began; return how many credits.
 
     What is appended meanwhile may be left: its transfers are younger than the call.
     """
-    drained = 0
-    while moved := await drain_round(store, book):
+    drained, is_more = 0, True
+    while is_more:
+        moved, is_more = await drain_round(store, book, accounts_max)
         drained += moved
     return drained

@@ -17,8 +17,6 @@ from services.account.store.rows import QUERIES
 DRAIN_CREDITS_MAX: Final = 2000
 """Most credits that are drained in one transaction: debits of the account wait for some 20 ms."""
 
-_LIST_MAX: Final = 1000
-
 
 class BufferStore:
     """The table `buffered_credits`, on the side that empties it."""
@@ -26,10 +24,10 @@ class BufferStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def list_accounts(self, book: int, limit: int) -> list[str]:
-        """Read the ids of accounts in whose buffers something waits."""
+    async def list_accounts(self, book: int, after_id: str, limit: int) -> list[str]:
+        """Read the ids, after one, of accounts in whose buffers something waits."""
         async with self._pool.acquire() as connection:
-            rows = await connection.fetch(QUERIES["list_buffers"], book, limit)
+            rows = await connection.fetch(QUERIES["list_buffers_after"], book, after_id, limit)
         return [row["account_id"] for row in rows]
 
     async def drain(self, book: int, account_id: str) -> int:
@@ -52,23 +50,6 @@ async def drain_locked(connection: Connection, book: int, account_id: str) -> in
         moved = await _move(connection, book, account_id)
         drained += moved
         if moved < DRAIN_CREDITS_MAX:
-            return drained
-
-
-async def drain_book_locked(connection: Connection, book: int) -> int:
-    """Post the buffers of all accounts of a book whose date the caller's transaction has locked.
-
-    Nothing is appended meanwhile. Accounts are locked in the order of their ids.
-    """
-    drained = 0
-    while True:
-        rows = await connection.fetch(QUERIES["list_buffers"], book, _LIST_MAX)
-        moved = 0
-        for row in rows:
-            await connection.execute(QUERIES["lock_buffer"], book, row["account_id"])
-            moved += await drain_locked(connection, book, row["account_id"])
-        drained += moved
-        if not moved:
             return drained
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -246,6 +246,38 @@ async def test_draining_from_many_sides_posts_each_credit_once(
     assert drained == 6 * 20
     assert (await _read(kits[0], shop)).available_minor == 6 * sum(range(1, 21))
     await kits[0].assert_books_fit()
+
+
+class _FilledAgain(BufferStore):
+    """A store whose buffers are never found empty: each is credited once it was drained."""
+
+    def __init__(self, kit: LedgerKit, credit: Callable[[str], Transfer]) -> None:
+        super().__init__(kit.pool)
+        self._kit, self._credit = kit, credit
+        self.drained: list[str] = []
+
+    async def drain(self, book: int, account_id: str) -> int:
+        moved = await super().drain(book, account_id)
+        self.drained.append(account_id)
+        await self._kit.ledger.post([self._credit(account_id)])
+        return moved
+
+
+async def test_draining_buffers_that_are_always_filled_again_ends_and_leaves_out_none(
+    kit: LedgerKit, parties: tuple[Account, Account]
+) -> None:
+    receivable, shop = parties
+    shops = await kit.open([replace(_another(shop), is_buffered=True) for _ in range(5)])
+    await drain_buffers(BufferStore(kit.pool), 0)
+
+    def credit(account_id: str) -> Transfer:
+        return _move(receivable, shop, 10, credit_account_id=account_id)
+
+    await kit.ledger.post([credit(one.id) for one in shops])
+    store = _FilledAgain(kit, credit)
+    async with asyncio.timeout(30):
+        assert await drain_buffers(store, 0, accounts_max=2) == len(shops)
+    assert store.drained == sorted(one.id for one in shops)
 
 
 async def test_losing_the_connection_in_mid_drain_leaves_the_buffer_as_it_was(
