@@ -116,6 +116,25 @@ async def wire(kit: Kit) -> Service:
             Background("account close of days", day_parts.closer.run),
             Background("account proof", prove),
         ]
+    relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")
+    return Service(
+        NAME,
+        register=[
+            partial(add_AccountServiceServicer_to_server, servicer),
+            partial(add_GeneralLedgerServiceServicer_to_server, general_ledger),
+        ],
+        background=[
+            Background("account relay", relay.run, flush=relay.flush),
+            *_outer_work(ledger, reading, buffers),
+            *inner_work,
+        ],
+        declare=[requests.declare] if settings.inner_books else [],
+        close=ledger.drain,
+    )
+
+
+def _outer_work(ledger: Ledger, reading: ReadingStore, buffers: BufferStore) -> list[Background]:
+    """Build what the outer accounts need beside their requests."""
 
     async def expire() -> None:
         while True:
@@ -139,23 +158,11 @@ async def wire(kit: Kit) -> Service:
             await asyncio.sleep(_PARTITIONS_EVERY_SECONDS)
             await ledger.prepare()
 
-    relay = Relay(pool, kit.broker, outbox, holder=f"{NAME}-{os.getpid()}")
-    return Service(
-        NAME,
-        register=[
-            partial(add_AccountServiceServicer_to_server, servicer),
-            partial(add_GeneralLedgerServiceServicer_to_server, general_ledger),
-        ],
-        background=[
-            Background("account relay", relay.run, flush=relay.flush),
-            Background("account expiry of holds", expire),
-            Background("account drain of buffers", keep_draining, flush=drain_all),
-            Background("account partitions", make_partitions),
-            *inner_work,
-        ],
-        declare=[requests.declare] if settings.inner_books else [],
-        close=ledger.drain,
-    )
+    return [
+        Background("account expiry of holds", expire),
+        Background("account drain of buffers", keep_draining, flush=drain_all),
+        Background("account partitions", make_partitions),
+    ]
 
 
 def _hear_vouchers(kit: Kit, inner_books: VoucherParts) -> Consumer:

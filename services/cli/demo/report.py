@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,7 @@ async def make_report(
         for f in payments
         if f.values["state"] == "SUCCEEDED" and f.values["order_type"] == "purchase"
     ]
-    paid = sum(int(values["amount_minor"]) for values in won)
     given = [f.values for f in refunds if f.values["state"] == "SUCCEEDED"]
-    refunded = sum(int(values["amount_minor"]) for values in given)
-    fees = sum(int(values["fee_minor"]) for values in won)
-    fees -= sum(int(values["fee_returned_minor"]) for values in given)
     stub = operator.stub(AccountServiceStub, "account")
     balance = await stub.SumAccounts(SumAccountsRequest())
     unfinished = await list_unfinished(operator)
@@ -99,10 +95,10 @@ async def make_report(
     figures: dict[str, Any] = {
         "orders": len(purchases),
         "orders_by_state": dict(Counter(values["state"] for values in purchases)),
-        "gross_minor": sum(int(values["amount_minor"]) for values in purchases),
-        "paid_minor": paid,
-        "refunded_minor": refunded,
-        "fees_minor": fees,
+        "gross_minor": _sum_of(purchases, "amount_minor"),
+        "paid_minor": _sum_of(won, "amount_minor"),
+        "refunded_minor": _sum_of(given, "amount_minor"),
+        "fees_minor": _sum_of(won, "fee_minor") - _sum_of(given, "fee_returned_minor"),
         "merchant_balance_minor": await _merchant_balance(operator, merchant_id),
         "recharges": tally.recharges,
         "recharged_minor": tally.recharged_minor,
@@ -117,13 +113,7 @@ async def make_report(
         "webhooks_received_unique": len(owed & heard),
         "payments_per_second": round(payments_per_second, 1),
         "sandbox_difference_minor": await _sandbox_difference(operator, balance),
-        "faults_injected": dict(trouble.faults_injected),
-        "kills": dict(trouble.kills),
-        "pauses": dict(trouble.pauses),
-        "restarts": dict(trouble.restarts),
-        "paid_again": tally.paid_again,
-        "paid_twice": tally.paid_twice,
-        "refunds_again": tally.refunds_again,
+        **_trouble_figures(tally, trouble),
         "exceptions_by_kind": dict(Counter(f.values["kind"] for f in exceptions)),
         "exceptions_resolved": sum(f.values["state"] == "RESOLVED" for f in exceptions),
         "exceptions_decided_by_hand": trouble.decided_by_hand,
@@ -138,6 +128,23 @@ async def make_report(
         for kind, noun_id in sorted((owed | tally.expected) - heard)
     ]
     return report
+
+
+def _sum_of(facts: Iterable[Mapping[str, str]], name: str) -> int:
+    return sum(int(values[name]) for values in facts)
+
+
+def _trouble_figures(tally: Tally, trouble: Trouble) -> dict[str, Any]:
+    """Return what was done to the platform, and what the shop did again because of it."""
+    return {
+        "faults_injected": dict(trouble.faults_injected),
+        "kills": dict(trouble.kills),
+        "pauses": dict(trouble.pauses),
+        "restarts": dict(trouble.restarts),
+        "paid_again": tally.paid_again,
+        "paid_twice": tally.paid_twice,
+        "refunds_again": tally.refunds_again,
+    }
 
 
 async def _merchant_balance(operator: Operator, merchant_id: str) -> int:
