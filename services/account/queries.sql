@@ -477,14 +477,15 @@ WITH moved AS (
 ), cut AS (
     UPDATE business_days d
     SET state = 'CUTTING', cut_at = m.advanced_at,
-        watermark = pg_snapshot_xmax(pg_current_snapshot())
-    FROM moved m
+        watermark = (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + n.shift)::text::xid8
+    FROM moved m CROSS JOIN journal_numbering n
     WHERE d.book = m.book AND d.state = 'OPEN'
     RETURNING d.book, d.business_date
 ), opened AS (
     INSERT INTO business_days (book, business_date, opened_at, begun_in, state)
-    SELECT book, business_date, advanced_at, pg_snapshot_xmin(pg_current_snapshot()), 'OPEN'
-    FROM moved
+    SELECT m.book, m.business_date, m.advanced_at,
+        (pg_snapshot_xmin(pg_current_snapshot())::text::bigint + n.shift)::text::xid8, 'OPEN'
+    FROM moved m CROSS JOIN journal_numbering n
 )
 INSERT INTO business_day_changes (
     book, business_date, changed_at, from_state, to_state, actor, cause

@@ -111,6 +111,56 @@ WHERE t.book = $1
 ORDER BY t.written_in
 LIMIT 1;
 
+-- name: read_numbering
+-- The next number of the journal, the greatest one that is kept anywhere, and the shift. A snapshot's
+-- xmax is above all transactions that it sees.
+WITH kept AS (
+    SELECT c.written_in::text::bigint AS number FROM voucher_cursors AS c
+    UNION ALL
+    SELECT t.written_in::text::bigint
+    FROM business_dates AS d
+    CROSS JOIN LATERAL (
+        SELECT t.written_in FROM transfers AS t
+        WHERE t.book = d.book
+        ORDER BY t.written_in DESC
+        LIMIT 1
+    ) AS t
+    UNION ALL
+    SELECT greatest(d.begun_in, d.watermark)::text::bigint - 1 FROM business_days AS d
+)
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + n.shift,
+    coalesce((SELECT max(k.number) FROM kept AS k), 0), n.shift
+FROM journal_numbering AS n;
+
+-- name: update_numbering
+-- Numbers are so much above the cluster's ids from now on.
+UPDATE journal_numbering SET shift = $1, shifted_at = clock_timestamp();
+
+-- name: move_watermarks
+-- Days that are cut and not closed wait for all up to a number.
+UPDATE business_days
+SET watermark = ($1::bigint + 1)::text::xid8
+WHERE state IN ('CUTTING', 'BROKEN');
+
+-- name: renumber_without_vouchers
+-- Transfers of days that are not closed, with numbers below one, that have no voucher: they get
+-- another number. Returns how many.
+WITH moved AS (
+    UPDATE transfers AS t
+    SET written_in = $2::bigint::text::xid8
+    FROM business_dates AS d
+    WHERE t.book = d.book AND t.written_in < $1::bigint::text::xid8
+        AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+        AND t.business_date >= (
+            SELECT min(u.business_date) FROM business_days AS u WHERE u.state <> 'CLOSED')
+        AND NOT EXISTS (
+            SELECT FROM all_vouchers AS v
+            WHERE v.book = t.book AND v.business_date = t.business_date AND v.source_id = t.id
+                AND v.source = 'JOURNAL')
+    RETURNING 1
+)
+SELECT count(*) FROM moved;
+
 -- name: find_chunk
 -- Up to which transaction the journal is complete, and up to which one the next rows go: all of
 -- them, or whole transactions until about so many rows are together.
@@ -119,10 +169,11 @@ LIMIT 1;
 -- databases cannot write here, and may run for long, so the snapshot's own xmin is not taken: of all
 -- transactions that have begun before the snapshot, those that have not ended since are in the list
 -- of sessions, with the lower half of their ids. (This statement only finds the horizon; what ended
--- meanwhile is seen by the next one.) The list shows the transactions of this role's sessions alone,
--- which are all that may write to the journal.
+-- meanwhile is seen by the next one.) The list shows the transactions of all roles, though not what
+-- they do, and those that are prepared are in a list of their own.
 WITH snapshot AS MATERIALIZED (
-    SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next
+    SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next, n.shift
+    FROM journal_numbering AS n
 ), running AS MATERIALIZED (
     SELECT (s.next - a.xid::text::bigint) % 4294967296 AS behind
     FROM snapshot AS s
@@ -133,7 +184,7 @@ WITH snapshot AS MATERIALIZED (
         SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()
     ) AS a
 ), horizon AS MATERIALIZED (
-    SELECT (s.next - 1 - coalesce((
+    SELECT (s.shift + s.next - 1 - coalesce((
         -- Ids count round: what seems to be far behind has begun after the snapshot.
         SELECT max(r.behind) FROM running AS r WHERE r.behind BETWEEN 0 AND 2147483648
     ), 0))::text::xid8 AS complete

@@ -8,6 +8,7 @@ from tests.mutations.safety import Edit, Safety
 
 _QUERIES: Final = "services/account/voucher_queries.sql"
 _MAKING: Final = "tests/integration/account/test_making_vouchers.py"
+_COPIED: Final = "tests/integration/account/test_journal_of_another_cluster.py"
 _RPCS: Final = "tests/integration/account/test_voucher_rpcs.py"
 _CHART: Final = "tests/integration/account/test_chart_and_rules.py"
 _WRONG: Final = f"{_RPCS}::test_booking_what_is_wrong_names_the_reason_and_the_field"
@@ -26,6 +27,14 @@ SAFETIES: Final = (
         tests=(
             f"{_MAKING}::test_making_beside_an_older_transaction_waits_for_it_and_misses_nothing",
         ),
+    ),
+    Safety(
+        name="voucher-copied-journal",
+        protects="A journal that was copied to another cluster gets vouchers of what follows.",
+        file="services/account/store/journal_numbering.py",
+        before="        return self.greatest >= self.next\n",
+        after="        return False\n",
+        tests=(f"{_COPIED}::test_new_transfers_of_a_copied_journal_get_their_vouchers",),
     ),
     Safety(
         name="voucher-one-maker",

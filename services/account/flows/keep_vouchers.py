@@ -19,6 +19,7 @@ from typing import Final
 from common.clock import Clock
 from common.db.pool import Pool
 from common.telemetry import metrics
+from services.account.flows.continue_numbering import continue_numbering
 from services.account.flows.make_vouchers import make_vouchers
 from services.account.store.days import DayStore
 from services.account.store.vouchers import Backlog, VoucherStore
@@ -32,6 +33,8 @@ _BEHIND_SECONDS_MAX: Final = 30.0
 # Longest pause of an idle maker: how late it sees what another process booked.
 _IDLE_SECONDS_MAX: Final = 1.0
 _MONTHS_EVERY_SECONDS: Final = 3600.0
+# Also seen: a database that was moved to another cluster while this process went on.
+_NUMBERING_EVERY_SECONDS: Final = 5.0
 # Somebody holds the journal up: an endless transaction. Told once in this time.
 _LATE_SECONDS: Final = 60.0
 
@@ -66,6 +69,7 @@ class VoucherMaker:
         self._clock = clock
         self._behind_seconds: dict[int, float] = {}
         self._months_due_at = 0.0
+        self._numbering_due_at = 0.0
         self._late_told_at = 0.0
         metrics.gauge(
             "paymesh.vouchers.behind",
@@ -100,6 +104,7 @@ class VoucherMaker:
 
     async def make_round(self) -> int:
         """Make the next vouchers of every book; return how many."""
+        await self._heed_numbering()
         made = 0
         for book in await self._store.list_books():
             backlog = await self._store.read_backlog(book)
@@ -130,6 +135,12 @@ class VoucherMaker:
                 backlog.seconds,
                 backlog.written_in,
             )
+
+    async def _heed_numbering(self) -> None:
+        """See to it, now and then, that new rows of the journal stand behind the cursor."""
+        now = self._clock.monotonic()
+        if now >= self._numbering_due_at and await continue_numbering(self._pool):
+            self._numbering_due_at = now + _NUMBERING_EVERY_SECONDS
 
     async def _prepare_months(self) -> None:
         """Make the months of the business date and those ahead, now and then."""

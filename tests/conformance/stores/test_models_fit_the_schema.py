@@ -55,6 +55,7 @@ _OUTSIDE = frozenset(
         "archived_vouchers",
         "business_day_changes",
         "business_days",
+        "journal_numbering",
         "period_balances",
         "periods",
         "proofs",

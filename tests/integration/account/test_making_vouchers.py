@@ -215,6 +215,22 @@ async def test_making_beside_an_older_transaction_waits_for_it_and_misses_nothin
     assert await books.vouchers.read_backlog(0) is None
 
 
+async def test_making_waits_for_transactions_of_other_roles_too(
+    books: Books, database_url: str
+) -> None:
+    """A person who puts something right in the journal writes under another role."""
+    other = await asyncpg.connect(database_url, server_settings={"search_path": "account"})
+    try:
+        await other.execute("BEGIN")
+        await _write_raw(other, books.transfer(CHANNEL, TRANSIT, 11))
+        await books.book(books.transfer(CHANNEL, TRANSIT, 22))
+        assert (await make_vouchers(books.ledger.pool, books.vouchers, 0)).made == 0
+        await other.execute("COMMIT")
+    finally:
+        await other.close()
+    assert await books.make() == 2
+
+
 async def test_making_beside_an_older_transaction_that_is_undone_goes_on(books: Books) -> None:
     async with _another_session(books) as older:
         transaction = older.transaction()

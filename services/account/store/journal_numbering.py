@@ -1,0 +1,71 @@
+"""The numbers of the journal's rows: ids of their transactions, shifted where they began anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from common.db.types import Connection
+from services.account.store.vouchers import VOUCHER_QUERIES
+
+# Postings and cuts wait meanwhile, so this one gives up where it would have to wait long.
+_ALONE: Final = (
+    "SET LOCAL lock_timeout = '2s';"
+    " LOCK TABLE business_dates IN EXCLUSIVE MODE;"
+    " LOCK TABLE transfers IN ACCESS EXCLUSIVE MODE"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbering:
+    """Where the journal's numbers stand."""
+
+    next: int
+    """No transaction that ends from now on has a smaller number."""
+    greatest: int
+    """Greatest number that rows, cursors and days hold."""
+    shift: int
+    """What numbers are above the cluster's ids."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether new rows would get numbers that were given before: only in another cluster."""
+        return self.greatest >= self.next
+
+
+async def read_numbering(connection: Connection) -> Numbering:
+    """Read where numbers stand."""
+    row = await connection.fetchrow(VOUCHER_QUERIES["read_numbering"])
+    if row is None:
+        raise RuntimeError("the journal has no numbering")
+    return Numbering(*row)
+
+
+async def lock_numbering(connection: Connection) -> None:
+    """Let nothing be booked, cut or vouchered until the transaction ends.
+
+    Raises:
+        asyncpg.LockNotAvailableError: others took too long.
+    """
+    await connection.execute(_ALONE)
+
+
+async def shift_numbering(connection: Connection, numbering: Numbering) -> int:
+    """Let numbers go on behind the greatest; the journal is locked.
+
+    What was booked here before with smaller numbers, and has no voucher yet, is put behind too.
+    Returns how many transfers that were.
+    """
+    number = numbering.greatest + 1
+    shift = numbering.shift + number - numbering.next
+    await connection.execute(VOUCHER_QUERIES["update_numbering"], shift)
+    # No parameters in a definition; it is a number of ours.
+    await connection.execute(
+        "ALTER TABLE transfers ALTER COLUMN written_in"
+        f" SET DEFAULT ((pg_current_xact_id()::text::bigint + {shift:d})::text::xid8)"
+    )
+    await connection.execute(VOUCHER_QUERIES["move_watermarks"], number)
+    moved: int = await connection.fetchval(
+        VOUCHER_QUERIES["renumber_without_vouchers"], numbering.next, number
+    )
+    return moved
