@@ -36,7 +36,7 @@ from services.account.domain.transfers import (
     first_difference,
     split_chains,
 )
-from services.account.store.lane import Lane
+from services.account.store.lane import BookNotOpenError, Lane
 from services.account.store.partitions import PartitionKeeper
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,9 @@ Answers = tuple[TransferResult, ...]
 _BUFFERED_KNOWN_MAX: Final = 100_000
 """Most buffered accounts that are remembered, some 10 MB; then the memory begins anew."""
 
+_BOOK_NOT_OPEN: Final = Refusal(
+    "FIELD_INVALID", {"field": "id", "rule": "is in a book that is not open"}
+)
 _SHUT: Final = frozenset({AccountStatus.CREDIT_FROZEN, AccountStatus.CLOSED})
 
 
@@ -229,6 +232,10 @@ class _BookPoster:
                         if decision.appended:
                             self._appended.set()
                         return decision.answers
+            except BookNotOpenError:
+                # The ids say so, for all alike. A session a book is too many for those.
+                await lane.close()
+                return [_refuse_chain(chain, chain[0], _BOOK_NOT_OPEN) for chain in chains]
             except BaseException:
                 await lane.abandon()
                 raise

@@ -11,12 +11,14 @@ from paymesh.account.v1 import (
     TRANSFER_KIND_EXPIRE,
     TRANSFER_KIND_PENDING,
     TRANSFER_KIND_POST,
+    TRANSFER_KIND_SINGLE,
     TRANSFER_KIND_UNSPECIFIED,
     TRANSFER_KIND_VOID,
     TRANSFER_STATUS_BOOKED,
     TRANSFER_STATUS_INVALID,
     TRANSFER_STATUS_REFUSED,
     AccountSpec,
+    TransferKind,
     TransferResult,
     TransferSpec,
 )
@@ -298,3 +300,32 @@ async def test_booking_a_chain_with_one_wrong_item_books_none_and_names_it(
         assert results[n].reason_metadata["culprit_id"] == specs[place].id
         assert results[n].reason_metadata["culprit_reason"] == reason
     assert (await ledger.accounts())["A"].balance.available_minor == 1000 + 5
+
+
+@pytest.mark.parametrize("kind", [TRANSFER_KIND_SINGLE, TRANSFER_KIND_VOID])
+async def test_booking_in_books_that_are_not_open_refuses_only_what_is_in_them(
+    ledger: LedgerRpc, kind: TransferKind.ValueType
+) -> None:
+    """Each book has a session of its own: a thousand wrong ids must not leave one each."""
+    wrong = []
+    for book in range(1, 1000, 37):
+        ids = {name: ledger.kit.ids.new("acc", book=book) for name in ("debit", "credit")}
+        if kind == TRANSFER_KIND_VOID:
+            ids = {"debit": "", "credit": "", "pending_id": ledger.kit.ids.new("tfr", book=book)}
+            ids["currency_code"] = ""
+        amount = 0 if kind == TRANSFER_KIND_VOID else 5
+        own = ledger.kit.ids.new("tfr", book=book)
+        wrong.append(ledger.move("x", amount=amount, kind=kind, id=own, **ids))
+    right = ledger.move(f"right {kind}")
+    results = await ledger.post(wrong[0], right, *wrong[1:])
+    assert results.pop(1).status == TRANSFER_STATUS_BOOKED
+    results.append(await ledger.post_one(wrong[0]))
+    for result in results:
+        assert (result.status, result.reason) == (TRANSFER_STATUS_INVALID, "FIELD_INVALID")
+        assert result.reason_metadata["rule"] == "is in a book that is not open"
+    async with ledger.kit.pools["account"].acquire() as connection:
+        sessions = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND backend_type = 'client backend'"
+        )
+    assert sessions < len(wrong)

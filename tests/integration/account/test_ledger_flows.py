@@ -25,7 +25,13 @@ from common.paging import PageTokens
 from services.account.config import AccountSettings
 from services.account.domain.accounts import Account, AccountSpec, AccountStatus
 from services.account.domain.bookings import expiry_of
-from services.account.domain.transfers import Hold, Transfer, TransferKind, TransferStatus
+from services.account.domain.transfers import (
+    Hold,
+    Refusal,
+    Transfer,
+    TransferKind,
+    TransferStatus,
+)
 from services.account.errors import (
     AccountDiffersError,
     AccountNotFoundError,
@@ -269,7 +275,7 @@ async def test_advancing_the_date_while_posting_cuts_cleanly(
     assert [line.version for line in lines] == sorted({line.version for line in lines})
 
 
-async def test_posting_to_a_book_without_a_date_is_our_fault_and_books_nothing(
+async def test_posting_to_a_book_without_a_date_is_refused_and_books_nothing(
     kit: LedgerKit,
 ) -> None:
     accounts = await kit.open(
@@ -278,8 +284,13 @@ async def test_posting_to_a_book_without_a_date_is_our_fault_and_books_nothing(
             _spec(id=IDS.new("acc", 7)),
         ]
     )
-    with pytest.raises(InternalError):
-        await kit.ledger.post([_move(*accounts, id=IDS.new("tfr", 7))])
+    order = _move(*accounts, id=IDS.new("tfr", 7))
+    [result] = await kit.ledger.post([order])
+    assert (result.status, result.refusal) == (
+        TransferStatus.INVALID,
+        Refusal("FIELD_INVALID", {"field": "id", "rule": "is in a book that is not open"}),
+    )
+    assert not await kit.reading.read_transfers(7, [order.id])
 
 
 async def test_posting_to_several_books_in_one_call_books_in_each(
