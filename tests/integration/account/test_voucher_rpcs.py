@@ -15,7 +15,7 @@ from general_ledger_rpc import (
     refusal,
     with_memo,
 )
-from hosted_services import operator_call
+from hosted_services import operator_call, until
 from paymesh.account.v1 import (
     VOUCHER_SOURCE_EVENT,
     VOUCHER_SOURCE_JOURNAL,
@@ -298,6 +298,35 @@ async def test_an_event_makes_one_voucher_however_often_it_comes(books: GeneralL
     assert voucher.source == VOUCHER_SOURCE_EVENT
     assert voucher.source_id == event.event_id
     assert (voucher.biz_trace_id, voucher.actor) == (event.biz_trace_id, "SERVICE:settlement")
+
+
+async def test_an_event_that_several_hear_at_once_while_one_is_killed_makes_one_voucher(
+    books: GeneralLedger,
+) -> None:
+    """Redelivered before the first has ended, whose session then dies before its commit."""
+    events = [books.event() for _ in range(3)]
+    blocker = await books.parts.pool.connect()
+    hearing = []
+    waiting = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock' AND query LIKE '%voucher_cursors%'"
+    )
+    try:
+        await blocker.execute("BEGIN")
+        await blocker.execute("SELECT 1 FROM voucher_cursors WHERE book = 0 FOR UPDATE")
+        hearing.append(asyncio.create_task(books.hear(*events)))
+        pid = await until(lambda: blocker.fetchval(waiting))
+        hearing += [asyncio.create_task(books.hear(*events)) for _ in range(3)]
+        await blocker.execute("SELECT pg_terminate_backend($1)", pid)
+        await blocker.execute("ROLLBACK")
+        async with asyncio.timeout(60):
+            await asyncio.gather(*hearing)
+    finally:
+        await blocker.close()
+        await asyncio.gather(*hearing, return_exceptions=True)
+    assert [len(await books.of_event(event)) for event in events] == [1, 1, 1]
+    assert [one.number for one in await books.register()] == [1, 2, 3]
+    assert (await books.balances())["6403"] == (0, 120, 0, 120)
 
 
 async def test_an_event_of_a_closed_day_is_booked_on_the_current_one(
