@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from general_ledger_rpc import GeneralLedger, serving_general_ledger
 
 import services.account
 from common.clock import SystemClock
@@ -38,6 +38,9 @@ from services.account.store.reading import ReadingStore
 from services.account.store.statements import StatementLine, StatementStore
 from tests.scenarios.account.language import BASE_DATE
 from tests.scenarios.account.memory import line_on
+
+if TYPE_CHECKING:
+    from general_ledger_rpc import GeneralLedger
 
 MIGRATIONS = Path(services.account.__file__).parent / "migrations"
 
@@ -132,6 +135,9 @@ async def kit(new_kit: NewKit) -> LedgerKit:
 @pytest.fixture(scope="module")
 async def general_ledger(database_url: str) -> AsyncIterator[GeneralLedger]:
     """The account service, hosted for a module."""
+    # Here, because programs that tests kill take from this file too, without pytest's paths.
+    from general_ledger_rpc import serving_general_ledger
+
     async with serving_general_ledger(database_url) as ledger:
         yield ledger
 
