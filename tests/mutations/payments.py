@@ -17,6 +17,7 @@ _DYING: Final = f"{_FLOWS}::test_dying_at_any_step_of_a_flow_moves_the_money_exa
 _WALK: Final = f"{_FLOWS}::test_walking_a_flow_books_what_the_page_says"
 _DESK: Final = "tests/integration/payment/test_exception_desk.py"
 _KINDS: Final = "tests/integration/payment/test_exception_kinds.py"
+_LET_FAIL: Final = "tests/integration/payment/test_let_fail.py"
 _EXCEPTIONS: Final = "tests/unit/payment/test_exceptions.py"
 _FEES: Final = "tests/unit/payment/test_refund_fees.py"
 
@@ -167,7 +168,7 @@ SAFETIES: Final = (
         file="services/payment/domain/states.py",
         before="    _P.FAILED: frozenset({_P.RECEIVED, _P.CONFLICTED}),\n",
         after="    _P.FAILED: frozenset(),\n",
-        tests=(f"{_KINDS}::test_a_payment_let_fail_still_takes_late_money",),
+        tests=(f"{_LET_FAIL}::test_a_payment_let_fail_still_takes_late_money",),
     ),
     Safety(
         name="payment-way-out-before-booking",
@@ -196,6 +197,14 @@ SAFETIES: Final = (
             f"{_STEPS}::test_what_nobody_knows_for_long_is_one_exception_however_often_it_is_met",
             f"{_EXCEPTIONS}::test_ids_are_the_same_for_the_same_occasion_only",
         ),
+    ),
+    Safety(
+        name="refund-let-fail-is-asked-on",
+        protects="What a channel does with a refund that people let fail is found out by asking.",
+        file=_REFUND,
+        before='    is_asked_on = failure.is_by_decision and refund.source_kind != ""\n',
+        after="    is_asked_on = False\n",
+        tests=(f"{_LET_FAIL}::test_a_refund_let_fail_is_asked_about_until_its_channel_has_ended",),
     ),
     Safety(
         name="callback-questioned-is-examined",
