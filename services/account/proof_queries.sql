@@ -78,17 +78,55 @@ SELECT (SELECT count(*) FROM flying) AS count,
        ARRAY(SELECT id FROM flying ORDER BY id LIMIT $1) AS ids;
 
 -- name: compare_days
--- Subjects whose sums of a day differ, of all days: what transfers moved, entries say (also account
--- by account, or what moved between two of one subject would go unnoticed), vouchers tell, and the
--- day's sums keep.
+-- Subjects whose sums of a day differ: what transfers moved, entries say (also account by account, or
+-- what moved between two of one subject would go unnoticed), vouchers tell, and the day's sums keep.
+-- Of cut days ($1 books, $2 dates, whose transfers were written in transactions from $3 to before
+-- $4) all is found by key, so it costs what the days hold; the entries are those of their transfers.
+-- Without them ($1 is null) of all days, with all entries. The plan is made for the one or the other.
 WITH moved AS MATERIALIZED (
-    SELECT t.book, t.business_date, t.debit_account_id, t.booked_minor,
+    SELECT t.book, t.business_date, t.id, t.booked_at, t.debit_account_id, t.booked_minor,
+           t.debit_version, t.credit_version, t.is_buffered,
            coalesce(t.redirected_to, t.credit_account_id) AS credited_id,
            CASE WHEN t.written_in <= coalesce(c.written_in, '0'::xid8) THEN t.booked_minor ELSE 0 END
                AS due_minor
     FROM transfers t
     LEFT JOIN voucher_cursors c ON c.book = t.book
     WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
+      AND ($1::smallint[] IS NULL OR (
+          t.book = ANY($1) AND t.written_in >= $3::xid8 AND t.written_in < $4::xid8
+          AND t.business_date = ANY($2::date[])))
+), entered AS (
+    SELECT book, business_date, account_id, is_debit, amount_minor
+    FROM entries
+    WHERE $1 IS NULL
+    UNION ALL
+    SELECT book, business_date, account_id, false, amount_minor
+    FROM buffered_credits
+    WHERE $1 IS NULL
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, e.is_debit, e.amount_minor
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.debit_account_id
+                  AND e.version = m.debit_version AND e.transfer_id = m.id
+    WHERE $1 IS NOT NULL
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, e.is_debit, e.amount_minor
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
+                  AND e.version = m.credit_version AND e.transfer_id = m.id
+    WHERE $1 IS NOT NULL AND NOT m.is_buffered
+    UNION ALL
+    SELECT m.book, e.business_date, e.account_id, e.is_debit, e.amount_minor
+    FROM moved m
+    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
+                  AND e.appended_at = m.booked_at AND e.transfer_id = m.id
+    WHERE $1 IS NOT NULL AND m.is_buffered
+    UNION ALL
+    SELECT m.book, b.business_date, b.account_id, false, b.amount_minor
+    FROM moved m
+    JOIN buffered_credits b ON b.book = m.book AND b.account_id = m.credited_id
+                           AND b.transfer_id = m.id
+    WHERE $1 IS NOT NULL AND m.is_buffered
 ), amounts AS (
     SELECT book, business_date, debit_account_id AS account_id, booked_minor AS moved,
            due_minor AS due, 0 AS entered
@@ -98,9 +136,7 @@ WITH moved AS MATERIALIZED (
     UNION ALL
     SELECT book, business_date, account_id, 0, 0,
            CASE WHEN is_debit THEN amount_minor ELSE -amount_minor END
-    FROM entries
-    UNION ALL
-    SELECT book, business_date, account_id, 0, 0, -amount_minor FROM buffered_credits
+    FROM entered
 ), outer_sums AS (
     SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
            coalesce(k.subject_code, '') AS subject_code,
@@ -122,6 +158,7 @@ WITH moved AS MATERIALIZED (
     JOIN all_vouchers v ON v.book = l.book AND v.business_date = l.business_date
                        AND v.tenant_id = l.tenant_id AND v.mode = l.mode AND v.number = l.number
     WHERE v.source <> 'CLOSING'
+      AND ($1 IS NULL OR (v.book = ANY($1) AND v.business_date = ANY($2)))
     GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
 ), all_sums AS (
     SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
@@ -134,6 +171,7 @@ WITH moved AS MATERIALIZED (
     SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
            0, b.debits_minor - b.credits_minor
     FROM subject_balances b
+    WHERE $1 IS NULL OR (b.book = ANY($1) AND b.business_date = ANY($2))
 )
 SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
        coalesce(s.mode, '') AS mode, coalesce(s.currency_code, '') AS currency_code,
@@ -142,106 +180,8 @@ SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
        sum(s.kept) AS kept
 FROM all_sums s
 LEFT JOIN (SELECT DISTINCT subject_code FROM subject_kinds) k ON k.subject_code = s.subject_code
-GROUP BY s.book, s.business_date, s.tenant_id, s.mode, s.currency_code, s.subject_code
-HAVING sum(s.told) <> sum(s.kept)
-    OR (bool_or(k.subject_code IS NOT NULL OR s.subject_code = '')
-        AND (sum(s.accounts_off) > 0 OR sum(s.moved) <> sum(s.entered)
-             OR sum(s.due) <> sum(s.told)))
-ORDER BY s.business_date, s.book, s.tenant_id, s.mode, s.currency_code, s.subject_code
-LIMIT $1;
-
--- name: compare_cut_days
--- The same of cut days ($1 books, $2 dates), whose transfers were written in transactions from $3 to
--- before $4. All is found by key, so it costs what the days hold and not what the tables hold; the
--- entries are those of the days' transfers.
-WITH wanted AS MATERIALIZED (
-    SELECT book, business_date FROM unnest($1::smallint[], $2::date[]) AS w (book, business_date)
-), moved AS MATERIALIZED (
-    SELECT t.book, t.business_date, t.id, t.booked_at, t.debit_account_id, t.booked_minor,
-           t.debit_version, t.credit_version, t.is_buffered,
-           coalesce(t.redirected_to, t.credit_account_id) AS credited_id,
-           CASE WHEN t.written_in <= coalesce(c.written_in, '0'::xid8) THEN t.booked_minor ELSE 0 END
-               AS due_minor
-    FROM (SELECT DISTINCT book FROM wanted) b
-    LEFT JOIN voucher_cursors c ON c.book = b.book
-    JOIN transfers t ON t.book = b.book AND t.written_in >= $3::xid8 AND t.written_in < $4::xid8
-    WHERE t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
-      AND (t.book, t.business_date) IN (SELECT book, business_date FROM wanted)
-), amounts AS (
-    SELECT book, business_date, debit_account_id AS account_id, booked_minor AS moved,
-           due_minor AS due, 0 AS entered
-    FROM moved
-    UNION ALL
-    SELECT book, business_date, credited_id, -booked_minor, -due_minor, 0 FROM moved
-    UNION ALL
-    SELECT m.book, e.business_date, e.account_id, 0, 0,
-           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
-    FROM moved m
-    JOIN entries e ON e.book = m.book AND e.account_id = m.debit_account_id
-                  AND e.version = m.debit_version AND e.transfer_id = m.id
-    UNION ALL
-    SELECT m.book, e.business_date, e.account_id, 0, 0,
-           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
-    FROM moved m
-    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
-                  AND e.version = m.credit_version AND e.transfer_id = m.id
-    WHERE NOT m.is_buffered
-    UNION ALL
-    SELECT m.book, e.business_date, e.account_id, 0, 0,
-           CASE WHEN e.is_debit THEN e.amount_minor ELSE -e.amount_minor END
-    FROM moved m
-    JOIN entries e ON e.book = m.book AND e.account_id = m.credited_id
-                  AND e.appended_at = m.booked_at AND e.transfer_id = m.id
-    WHERE m.is_buffered
-    UNION ALL
-    SELECT m.book, b.business_date, b.account_id, 0, 0, -b.amount_minor
-    FROM moved m
-    JOIN buffered_credits b ON b.book = m.book AND b.account_id = m.credited_id
-                           AND b.transfer_id = m.id
-    WHERE m.is_buffered
-), outer_sums AS (
-    SELECT m.book, m.business_date, a.tenant_id, a.mode, a.currency_code,
-           coalesce(k.subject_code, '') AS subject_code,
-           sum(m.moved) AS moved, sum(m.entered) AS entered, sum(m.due) AS due,
-           count(*) FILTER (WHERE m.moved <> m.entered) AS accounts_off
-    FROM (
-        SELECT book, business_date, account_id, sum(moved) AS moved, sum(entered) AS entered,
-               sum(due) AS due
-        FROM amounts
-        GROUP BY book, business_date, account_id
-    ) m
-    LEFT JOIN accounts a ON a.book = m.book AND a.id = m.account_id
-    LEFT JOIN subject_kinds k ON k.kind = a.kind
-    GROUP BY m.book, m.business_date, a.tenant_id, a.mode, a.currency_code, k.subject_code
-), told AS (
-    SELECT l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code,
-           sum(CASE WHEN l.is_debit THEN l.amount_minor ELSE -l.amount_minor END) AS told
-    FROM wanted w
-    JOIN all_voucher_lines l ON l.book = w.book AND l.business_date = w.business_date
-    JOIN all_vouchers v ON v.book = l.book AND v.business_date = l.business_date
-                       AND v.tenant_id = l.tenant_id AND v.mode = l.mode AND v.number = l.number
-    WHERE v.source <> 'CLOSING'
-    GROUP BY l.book, l.business_date, l.tenant_id, l.mode, v.currency_code, l.subject_code
-), all_sums AS (
-    SELECT book, business_date, tenant_id, mode, currency_code, subject_code,
-           moved, entered, due, accounts_off, 0::numeric AS told, 0::numeric AS kept
-    FROM outer_sums
-    UNION ALL
-    SELECT book, business_date, tenant_id, mode, currency_code, subject_code, 0, 0, 0, 0, told, 0
-    FROM told
-    UNION ALL
-    SELECT b.book, b.business_date, b.tenant_id, b.mode, b.currency_code, b.subject_code, 0, 0, 0, 0,
-           0, b.debits_minor - b.credits_minor
-    FROM wanted w
-    JOIN subject_balances b ON b.book = w.book AND b.business_date = w.business_date
-)
-SELECT s.book, s.business_date, coalesce(s.tenant_id, '') AS tenant_id,
-       coalesce(s.mode, '') AS mode, coalesce(s.currency_code, '') AS currency_code,
-       s.subject_code, bool_or(k.subject_code IS NOT NULL OR s.subject_code = '') AS is_controlled,
-       sum(s.moved) AS moved, sum(s.entered) AS entered, sum(s.due) AS due, sum(s.told) AS told,
-       sum(s.kept) AS kept
-FROM all_sums s
-LEFT JOIN (SELECT DISTINCT subject_code FROM subject_kinds) k ON k.subject_code = s.subject_code
+WHERE $1 IS NULL
+   OR (s.book, s.business_date) IN (SELECT w.book, w.on_day FROM unnest($1, $2) AS w (book, on_day))
 GROUP BY s.book, s.business_date, s.tenant_id, s.mode, s.currency_code, s.subject_code
 HAVING sum(s.told) <> sum(s.kept)
     OR (bool_or(k.subject_code IS NOT NULL OR s.subject_code = '')

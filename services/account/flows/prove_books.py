@@ -35,7 +35,7 @@ from services.account.domain.proofs import (
     first_days,
     lines_of,
 )
-from services.account.store.proofs import ProofStore, Snapshot
+from services.account.store.proofs import DIFFERENCES_MAX, ProofStore, Snapshot
 
 _MADE = metrics.counter("paymesh.proofs.made", "Proofs of the books, by whether they hold")
 
@@ -129,7 +129,10 @@ class Prover:
             if not complete:
                 return DayProofs({}, frozenset(), waiting)
             proof, differences = await self._compare(snapshot, Occasion.DAY_CUT, complete, last)
-        is_whole = not any(line.difference_minor for line in proof.lines)
+        is_whole = (
+            not any(line.difference_minor for line in proof.lines)
+            and len(differences) < DIFFERENCES_MAX
+        )
         differing = {(one.book, one.business_date) for one in differences}
         proofs = {}
         for business_date in {day.business_date for day in complete}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ import asyncpg
 import pytest
 
 from services.account.domain.days import DayState
-from services.account.flows.cut_day import open_book
+from services.account.flows.cut_day import cut_book, open_book
+from services.account.store.proofs import PROOF_QUERIES, Snapshot
 from tests.integration.account.inner_books import (
     CLOCK,
     FIRST_DAY,
@@ -71,6 +73,68 @@ async def test_cutting_two_books_by_several_at_once_cuts_each_once(books: InnerB
     assert await books.fetch(moves, "CUTTING") == await books.fetch(moves, "CLOSED") == 10
     told = "SELECT count(*) FROM outbox WHERE type = 'account.business_day.closed.v1'"
     assert await books.fetch(told) == 10
+
+
+async def test_a_day_of_one_book_is_not_proved_with_that_of_another(books: InnerBooks) -> None:
+    """Cut days of two books are of two dates; of the first book the second date is not over yet."""
+    store, tomorrow = books.kit.days, NEXT_DAY + timedelta(days=1)
+    await open_book(books.pool, store, 1, NEXT_DAY, "test")
+    await books.pay("bank", "user", 1)
+    await cut_book(books.pool, store, 0, NEXT_DAY, "test")
+    await books.pay("bank", "user", 2)
+    await cut_book(books.pool, store, 1, tomorrow, "test")
+    await books.pay("bank", "user", 3)
+    horizon = await books.fetch("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    assert isinstance(horizon, int)
+    assert await books.make_up_to(0, horizon - 1)
+    days = await books.days.read([(0, FIRST_DAY), (1, NEXT_DAY)])
+    proved = await books.prover.prove_days(days)
+    assert {on: proof.holds for on, proof in proved.proofs.items()} == {
+        FIRST_DAY: True,
+        NEXT_DAY: True,
+    }
+
+
+async def test_a_day_beyond_what_is_looked_at_is_not_closed(
+    books: InnerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So much differs that nobody has seen whether the later days fit."""
+    for module in ("flows.prove_books", "store.proofs"):
+        monkeypatch.setattr(f"services.account.{module}.DIFFERENCES_MAX", 1)
+    for number in range(1, 3):
+        await books.pay("bank", "user", 60)
+        await books.cut(FIRST_DAY + timedelta(days=number))
+    horizon = await books.fetch("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    assert isinstance(horizon, int)
+    assert await books.make_up_to(0, horizon - 1)
+    await books.sql("UPDATE voucher_lines SET amount_minor = 61 WHERE subject_code = '2203.01'")
+    await books.close_all()
+    for day in (FIRST_DAY, NEXT_DAY):
+        assert (await books.day(day)).day.state == DayState.BROKEN
+
+
+async def test_proving_a_cut_day_reads_no_table_whole(books: InnerBooks) -> None:
+    """Also where the server knows nothing of the tables, and however often it was asked."""
+    await books.pay("bank", "user", 1)
+    await books.cut(NEXT_DAY)
+    await books.close_all()
+    day = (await books.day(FIRST_DAY)).day
+    async with books.pool.acquire() as connection, connection.transaction():
+        snapshot = Snapshot(connection)
+        for _ in range(7):
+            assert await snapshot.compare_cut_days([day]) == []
+        plan = await connection.fetch(
+            "EXPLAIN " + PROOF_QUERIES["compare_days"],
+            [0],
+            [FIRST_DAY],
+            day.begun_in,
+            day.watermark,
+            100,
+        )
+    text = "\n".join(row[0] for row in plan)
+    assert re.search(r"Index Cond: .*written_in >= ", text), text
+    assert re.search(r"Index Cond: .*business_date = ANY", text), text
+    assert "IS NULL" not in text, text
 
 
 async def test_a_month_that_another_maker_makes_meanwhile_is_no_error(
