@@ -17,6 +17,7 @@ _TABLES: Final = ("vouchers", "voucher_lines")
 # Any number that nobody else locks: two processes may need the same month at once.
 _LOCK_KEY: Final = 0x766F7563686572
 _MONTHS_AHEAD: Final = 2
+_IS_PART: Final = "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = $1::text::regclass)"
 
 
 def month_after(first_on: date) -> date:
@@ -76,11 +77,13 @@ async def _create(connection: Connection, months: Iterable[date]) -> None:
         for table in _TABLES:
             # Names and bounds are made of our own digits and letters only.
             name = f"{table}_{month:%Y_%m}"
-            if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
-                continue
             await connection.execute(
-                f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+                f"CREATE TABLE IF NOT EXISTS {name}"
+                f" (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
             )
+            # Made by another one meanwhile, which `to_regclass` might not see yet; or archived.
+            if await connection.fetchval(_IS_PART, name):
+                continue
             await connection.execute(
                 f"ALTER TABLE {table} ATTACH PARTITION {name} "
                 f"FOR VALUES FROM ('{month}') TO ('{month_after(month)}')"
