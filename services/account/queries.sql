@@ -53,16 +53,15 @@ FROM day;
 -- the server has little room for them. A last row has the clock after all locks: who waited for all
 -- that book on an account has then seen whatever is booked before that.
 WITH queue AS MATERIALIZED (
-    SELECT q.id, pg_advisory_xact_lock_shared(1651861094, hashtext(q.id) & 63)
+    SELECT count(pg_advisory_xact_lock_shared(1651861094, hashtext(q.id) & 63)) AS numbers
     FROM unnest($2::text[]) AS q (id)
 ), shared AS MATERIALIZED (
     SELECT a.id, a.tenant_id, a.mode, a.currency_code, a.normal_side, a.status, a.may_go_negative,
            a.credit_limit_minor, a.court_frozen_minor, a.debits_posted_minor,
            a.credits_posted_minor, a.debits_pending_minor, a.credits_pending_minor, a.version,
            a.is_buffered
-    FROM queue q
-    JOIN accounts a ON a.id = q.id
-    WHERE a.book = $1
+    FROM accounts a
+    WHERE a.book = $1 AND a.id = ANY($2::text[]) AND (SELECT numbers FROM queue) > 0
     ORDER BY a.id
     FOR KEY SHARE OF a
 )

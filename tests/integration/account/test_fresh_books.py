@@ -76,11 +76,18 @@ async def test_booking_in_a_new_book_looks_at_the_accounts_of_the_batch_only(
     )
     await kit.ledger.post([first])
     await kit.ledger.post([part])
+    [shop] = await kit.open(
+        [AccountSpec(IDS.new("acc"), "shop", "merchant_pending", "USD", is_buffered=True)]
+    )
+    credit = replace(order, credit_account_id=shop.id)
+    for _ in range(2):  # with the second it is known to be buffered
+        await kit.ledger.post([replace(credit, id=IDS.new("tfr"))])
     await kit.open(specs)
     holds = [replace(first, id=IDS.new("tfr")) for _ in range(400)]
     await kit.ledger.post(holds)
     moves = [replace(order, id=IDS.new("tfr")) for _ in range(3)]
-    for orders in ([replace(part, id=IDS.new("tfr"))], moves[:1], moves[1:]):
+    appended = [replace(credit, id=IDS.new("tfr")) for _ in range(2)]
+    for orders in ([replace(part, id=IDS.new("tfr"))], moves[:1], moves[1:], appended):
         seen = await _rows_of_a_flush(kit, orders, monkeypatch)
         # Each is looked up some times, to be locked and written: far from all that there are.
         assert seen["accounts"] <= 50, seen
