@@ -6,13 +6,18 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from common.clock import SystemClock
+from common.db.pool import SessionSettings, open_pool
 from common.ids import IdFactory
 from services.account.domain.accounts import AccountSpec
 from services.account.domain.transfers import Transfer, TransferKind, TransferStatus
-from services.account.store.partitions import PartitionKeeper
+from services.account.store.partitions import _LOCK_KEY, PartitionKeeper
 from tests.integration.account.conftest import LedgerKit, NewKit
 
 _TABLES = ("transfers", "entries", "resolutions")
+_WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 _INDEXES = """
 SELECT count(*), (SELECT count(*) FROM pg_index WHERE indrelid = $2::text::regclass)
 FROM pg_index WHERE indrelid = $1::text::regclass
@@ -68,6 +73,31 @@ async def test_making_months_beside_a_long_reader_keeps_nobody_from_posting(
         assert [r.status for r in results] == [TransferStatus.BOOKED] * 3
         await reader.execute("ROLLBACK")
     await kit.assert_books_fit()
+
+
+async def test_making_a_month_that_another_made_while_this_waited_leaves_it_alone(
+    kit: LedgerKit,
+) -> None:
+    at = datetime(2033, 5, 17, tzinfo=UTC)
+    first = await open_pool(kit.url, SessionSettings("account"), connections_max=2)
+    second = await open_pool(kit.url, SessionSettings("account"), connections_max=1)
+    try:
+        for table in _TABLES:  # what the session believes from now on
+            async with second.acquire() as session:
+                assert await session.fetchval("SELECT to_regclass($1)", f"{table}_2033_05") is None
+        async with first.acquire() as holder:
+            await holder.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
+            tasks = []
+            for number, pool in enumerate((first, second), 1):
+                tasks.append(asyncio.create_task(PartitionKeeper(pool).prepare(at)))
+                async with asyncio.timeout(30):
+                    while await holder.fetchval(_WAITING) < number:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+            await holder.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+        await asyncio.gather(*tasks)
+    finally:
+        await first.close()
+        await second.close()
 
 
 async def test_a_month_has_all_that_its_table_has(kit: LedgerKit) -> None:
