@@ -200,13 +200,14 @@ async def test_buffers_are_drained_in_the_order_of_appending(ledger: LedgerSide)
     account_id = ledger.account_id("H")
     before = (await ledger.accounts.read(0, [account_id]))[account_id]
     assert (before.buffered_minor, before.available_minor, before.version) == (15, 0, 1)
-    assert await ledger.buffers.list_accounts(0, 10) == [account_id]
+    assert await ledger.buffers.list_accounts(0, "", 10) == [account_id]
+    assert await ledger.buffers.list_accounts(0, account_id, 10) == []
     sums = {one.kind: one for one in await ledger.reading.sum_accounts("default", "LIVE")}
     assert sums["merchant_settled"].credits_buffered_minor == 15
     assert (await ledger.reading.check()).findings == ()
     assert await ledger.buffers.drain(0, account_id) == 5
     assert await ledger.buffers.drain(0, account_id) == 0
-    assert await ledger.buffers.list_accounts(0, 10) == []
+    assert await ledger.buffers.list_accounts(0, "", 10) == []
     after = (await ledger.accounts.read(0, [account_id]))[account_id]
     assert (after.buffered_minor, after.available_minor, after.version) == (0, 15, 6)
     [listed] = await ledger.accounts.list_of_owner("owner-H", "default", "LIVE")
