@@ -125,7 +125,7 @@ async def wire(kit: Kit) -> Service:
         ],
         background=[
             Background("account relay", relay.run, flush=relay.flush),
-            *_outer_work(ledger, reading, buffers),
+            *_outer_work(ledger, reading, buffers, BusinessDayStore(pool)),
             *inner_work,
         ],
         declare=[requests.declare] if settings.inner_books else [],
@@ -133,16 +133,22 @@ async def wire(kit: Kit) -> Service:
     )
 
 
-def _outer_work(ledger: Ledger, reading: ReadingStore, buffers: BufferStore) -> list[Background]:
-    """Build what the outer accounts need beside their requests."""
+def _outer_work(
+    ledger: Ledger, reading: ReadingStore, buffers: BufferStore, days: BusinessDayStore
+) -> list[Background]:
+    """Build what the outer accounts of every open book need beside their requests."""
 
     async def expire() -> None:
         while True:
-            if await expire_holds(ledger, reading, BOOK_DEFAULT) < BATCH_DEFAULT:
+            most = 0
+            for book in await days.list_books():
+                most = max(most, await expire_holds(ledger, reading, book))
+            if most < BATCH_DEFAULT:
                 await asyncio.sleep(_EXPIRE_EVERY_SECONDS)
 
     async def drain_all() -> None:
-        await drain_buffers(buffers, BOOK_DEFAULT)
+        for book in await days.list_books():
+            await drain_buffers(buffers, book)
 
     async def keep_draining() -> None:
         while True:

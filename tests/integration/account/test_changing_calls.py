@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import date
 
 import pytest
 from hosted_services import calling, operator_call
 from paymesh.account.v1 import (
     ACCOUNT_STATUS_DEBIT_FROZEN,
+    TRANSFER_KIND_PENDING,
+    TRANSFER_STATUS_BOOKED,
     Account,
     AccountSpec,
     SetAccountBufferingRequest,
@@ -17,6 +20,8 @@ from paymesh.account.v1 import (
 )
 
 from common.errors import RemoteError
+from services.account.flows.cut_day import open_book
+from services.account.store.days import DayStore
 from tests.integration.account.ledger_rpc import LedgerRpc, serving_ledger
 
 
@@ -135,6 +140,50 @@ async def test_the_drain_of_a_serving_process_posts_what_was_appended(ledger: Le
             await asyncio.sleep(0.02)
     draining.cancel()
     assert (await ledger.accounts())["S"].balance.buffered_minor == 0
+
+
+async def test_a_serving_process_expires_and_drains_in_every_open_book(ledger: LedgerRpc) -> None:
+    pool = await ledger.kit.pool("account")
+    await open_book(pool, DayStore(pool), 5, date(2026, 1, 1), "test")
+    kinds = {"r5": "channel_receivable", "s5": "merchant_pending", "a5": "user_available"}
+    ledger.ids |= {name: ledger.kit.ids.new("acc", 5) for name in kinds}
+    await ledger.open(
+        [
+            AccountSpec(
+                id=ledger.ids[name],
+                owner_id=name,
+                kind=kind,
+                currency_code="USD",
+                is_buffered=name == "s5",
+            )
+            for name, kind in kinds.items()
+        ]
+    )
+    orders = [
+        ledger.move("r5-s5", "r5", "s5", id=ledger.kit.ids.new("tfr", 5)),
+        ledger.move(
+            "r5-a5",
+            "r5",
+            "a5",
+            id=ledger.kit.ids.new("tfr", 5),
+            kind=TRANSFER_KIND_PENDING,
+            timeout_seconds=1,
+        ),
+    ]
+    assert {one.status for one in await ledger.post(*orders)} == {TRANSFER_STATUS_BOOKED}
+    names = ("account drain of buffers", "account expiry of holds")
+    tasks = [asyncio.create_task(ledger.kit.background(name).run()) for name in names]
+    async with asyncio.timeout(30):
+        while True:
+            accounts = await ledger.accounts()
+            if accounts["s5"].balance.available_minor and not (
+                accounts["a5"].balance.credits_pending_minor
+            ):
+                break
+            await asyncio.sleep(0.05)
+    for task in tasks:
+        task.cancel()
+    assert accounts["s5"].balance.buffered_minor == 0
 
 
 async def test_changing_an_account_is_for_the_platforms_people(ledger: LedgerRpc) -> None:
