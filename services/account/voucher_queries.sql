@@ -50,6 +50,15 @@ HAVING sum(debits_minor) <> sum(credits_minor)
 ORDER BY subject_code
 LIMIT 1;
 
+-- name: list_rules_on_subjects
+-- Movements whose latest rule names one of some subjects, also rules that no file has any more.
+SELECT l.movement, l.subject_code
+FROM accounting_rule_lines AS l
+WHERE l.subject_code = ANY ($1::text[]) AND l.version = (
+    SELECT max(r.version) FROM accounting_rules AS r WHERE r.movement = l.movement)
+ORDER BY l.movement
+LIMIT 1;
+
 -- name: list_kinds_in_use
 -- Of all kinds but these, those that accounts have.
 SELECT DISTINCT kind FROM accounts WHERE kind <> ALL ($1::text[]) ORDER BY kind;
@@ -144,12 +153,15 @@ WHERE state IN ('CUTTING', 'BROKEN');
 
 -- name: renumber_without_vouchers
 -- Transfers of days that are not closed, with numbers below one, that have no voucher: they get
--- another number. Returns how many.
+-- another number. Returns how many. What was booked in this cluster was so after the transaction that
+-- brought the cursor here ($3: the shift until now), so the whole past need not be looked at.
 WITH moved AS (
     UPDATE transfers AS t
     SET written_in = $2::bigint::text::xid8
-    FROM business_dates AS d
-    WHERE t.book = d.book AND t.written_in < $1::bigint::text::xid8
+    FROM voucher_cursors AS c
+    WHERE t.book = c.book AND t.written_in < $1::bigint::text::xid8
+        AND t.written_in
+            >= ($1::bigint - ($1 - $3::bigint - c.xmin::text::bigint) % 4294967296)::text::xid8
         AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
         AND t.business_date >= (
             SELECT min(u.business_date) FROM business_days AS u WHERE u.state <> 'CLOSED')

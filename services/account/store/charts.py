@@ -97,6 +97,14 @@ class ChartStore:
                 f" on its subject {moved}, which no account explains: take them back, or give the"
                 " kind a subject of its own"
             )
+        named = await connection.fetchrow(VOUCHER_QUERIES["list_rules_on_subjects"], sorted(new))
+        if named is not None:
+            movement, code = named
+            raise ChartError(
+                f"{KINDS_FILE}: kind {chart.kinds_by_subject[code][0]!r}: the rule {movement!r}"
+                f" names its subject {code}, and is in force though no file has it: write a next"
+                " version of it first"
+            )
 
     async def _put_rules(self, connection: Connection, chart: Chart) -> None:
         rules = chart.rules

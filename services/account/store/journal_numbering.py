@@ -66,6 +66,6 @@ async def shift_numbering(connection: Connection, numbering: Numbering) -> int:
     )
     await connection.execute(VOUCHER_QUERIES["move_watermarks"], number)
     moved: int = await connection.fetchval(
-        VOUCHER_QUERIES["renumber_without_vouchers"], numbering.next, number
+        VOUCHER_QUERIES["renumber_without_vouchers"], numbering.next, number, numbering.shift
     )
     return moved

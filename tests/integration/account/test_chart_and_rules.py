@@ -13,7 +13,7 @@ from services.account.domain.accounts import AccountSpec, Side
 from services.account.domain.chart import Chart, Subject, SubjectClass
 from services.account.domain.chart_entries import ChartError
 from services.account.domain.kinds import AccountKind, Owner
-from services.account.domain.rules import Rule
+from services.account.domain.rules import Rule, RuleLine, SubjectOf
 from services.account.store.charts import ChartStore
 from tests.integration.account.books import IDS, Books, open_books
 from tests.integration.account.conftest import close_kit, open_kit, prepare_ledger_schema
@@ -67,6 +67,28 @@ async def test_a_kind_on_a_subject_that_was_moved_by_hand_is_refused(books: Book
     )
     async with books.ledger.pool.acquire() as connection:
         await connection.execute(insert, date(2026, 1, 2), 0, 500)
+    await ChartStore(books.ledger.pool).put(_with_kind(OURS, kind))
+
+
+async def test_a_kind_on_a_subject_that_a_forgotten_rule_names_is_refused(books: Books) -> None:
+    """A rule stays in force after its file has lost it, and would move what is the accounts'."""
+    memo = Rule(
+        "shop.gift", 1, "Gift",
+        (
+            RuleLine(Side.DEBIT, SubjectOf.DEBIT_ACCOUNT),
+            RuleLine(Side.DEBIT, None, "6602"),
+            RuleLine(Side.CREDIT, SubjectOf.CREDIT_ACCOUNT),
+            RuleLine(Side.CREDIT, None, "2241.07"),
+        ),
+    )  # fmt: skip
+    kind = AccountKind("office_cost", Side.DEBIT, Owner.PLATFORM, "x", True, "6602")
+    await ChartStore(books.ledger.pool).put(_with_rule(OURS, memo))
+    assert await _refusal(books, _with_kind(OURS, kind)) == (
+        "kinds.toml: kind 'office_cost': the rule 'shop.gift' names its subject 6602, and is in"
+        " force though no file has it: write a next version of it first"
+    )
+    plain = replace(memo, version=2, lines=(memo.lines[0], memo.lines[2]))
+    await ChartStore(books.ledger.pool).put(_with_rule(OURS, plain))
     await ChartStore(books.ledger.pool).put(_with_kind(OURS, kind))
 
 
