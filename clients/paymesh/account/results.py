@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
 from paymesh.account.v1 import Account, Entry, TransferResult, TransferStatus
-from paymesh.mesh.errors import NOT_EXECUTED, UNKNOWN, Failure
+from paymesh.mesh.errors import NOT_EXECUTED, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class LedgerAwayError(LedgerError):
 
 
 class OutcomeUnknownError(LedgerError):
-    """Nobody answered before the deadline, and the ledger may have acted.
+    """No answer before the deadline, or none that can be read, and the ledger may have acted.
 
     Call again with the same ids: what was done is answered, not done twice.
     """
@@ -137,8 +137,6 @@ def error_from(failure: Failure, *, is_final: bool, was_sent: bool) -> LedgerErr
 
     `is_final`: the ledger itself refused it. `was_sent`: an attempt before may have been executed.
     """
-    if was_sent or failure.outcome == UNKNOWN:
+    if was_sent or failure.outcome != NOT_EXECUTED:
         return OutcomeUnknownError(failure)
-    if is_final or failure.outcome != NOT_EXECUTED:
-        return CallRefusedError(failure)
-    return LedgerAwayError(failure)
+    return CallRefusedError(failure) if is_final else LedgerAwayError(failure)
