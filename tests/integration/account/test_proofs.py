@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from services.account.domain.accounts import AccountSpec
+from services.account.domain.days import DayState
 from services.account.domain.proofs import Occasion, Proof
 from services.account.domain.transfers import TransferKind
 from services.account.domain.vouchers import journal_voucher_id
@@ -104,6 +105,26 @@ async def test_holds_are_memo_and_not_in_the_proof(books: InnerBooks) -> None:
     proof = await books.prove()
     assert proof.holds, proof.findings
     assert {one.key.subject_code: one.inner_minor for one in proof.lines}["2202.01"] == 10
+
+
+async def test_the_payer_now_and_the_payee_after_the_cut_are_both_proved(books: InnerBooks) -> None:
+    """What is between them when the day ends stands on the account in transit, in both books."""
+    await books.open(way="in_transit")
+    await books.pay("bank", "user", 100)
+    await books.pay("user", "way", 40)
+    await books.cut(NEXT_DAY)
+    await books.close_all()
+    await books.pay("way", "shop", 40)
+    await books.cut(NEXT_DAY + timedelta(days=1))
+    await books.close_all()
+    days = await books.proofs.read_of_days([FIRST_DAY, NEXT_DAY])
+    stood = {}
+    for day, proof in days.items():
+        assert proof.holds, proof.findings
+        assert (await books.day(day)).day.state == DayState.CLOSED
+        stood[day] = {line.key.subject_code: line.inner_minor for line in proof.lines}
+    assert (stood[FIRST_DAY]["3001.01"], stood[FIRST_DAY]["2202.01"]) == (40, 0)
+    assert (stood[NEXT_DAY]["3001.01"], stood[NEXT_DAY]["2202.01"]) == (0, 40)
 
 
 Break = Callable[[InnerBooks, list[str]], Any]
