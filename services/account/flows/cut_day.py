@@ -104,6 +104,8 @@ async def cut_day(
 
     Raises:
         BusinessDateNotLaterError: a book would go back; none was moved.
+        UnavailableError: postings hang; where its outcome is unknown, some books were moved, and
+            the closer moves the rest.
     """
     current = await days.list_books()
     furthest = max(current.values(), default=business_date)
@@ -115,7 +117,14 @@ async def cut_day(
             continue
         if drain_ahead is not None:
             await drain_ahead(book)
-        previous, now = await cut_book(pool, store, book, business_date, actor, tell)
+        try:
+            previous, now = await cut_book(pool, store, book, business_date, actor, tell)
+        except UnavailableError as error:
+            if not ended:
+                raise
+            raise UnavailableError(
+                target="business date", outcome=Outcome.UNKNOWN, retry=Retry.AFTER_DELAY
+            ) from error
         if previous != now:
             ended.append((book, previous))
     return ended

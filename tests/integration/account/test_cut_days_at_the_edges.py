@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 
+from common.errors import Outcome, UnavailableError
 from services.account.domain.days import DayState
-from services.account.flows.cut_day import cut_book, open_book
+from services.account.flows.cut_day import cut_book, cut_day, open_book
 from services.account.store.proofs import PROOF_QUERIES, Snapshot
 from tests.integration.account.inner_books import (
     CLOCK,
@@ -73,6 +74,39 @@ async def test_cutting_two_books_by_several_at_once_cuts_each_once(books: InnerB
     assert await books.fetch(moves, "CUTTING") == await books.fetch(moves, "CLOSED") == 10
     told = "SELECT count(*) FROM outbox WHERE type = 'account.business_day.closed.v1'"
     assert await books.fetch(told) == 10
+
+
+async def test_a_cut_that_moved_only_some_books_does_not_say_that_nothing_moved(
+    books: InnerBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A posting hangs between two books; who asks for the day after the current one beware."""
+    monkeypatch.setattr("services.account.flows.cut_day._TRIES", 1)
+    await open_book(books.pool, books.kit.days, 1, FIRST_DAY, "test")
+    hanging = await books.pool.connect()
+
+    async def hang(book: int) -> None:
+        if book == wanted:
+            await hanging.execute("BEGIN")
+            await hanging.fetch("SELECT 1 FROM business_dates WHERE book = 1 FOR SHARE")
+
+    async def cut(to: date) -> UnavailableError:
+        parts = (books.pool, books.kit.days, books.days)
+        with pytest.raises(UnavailableError) as refused:
+            await cut_day(*parts, to, "OPERATOR:test", drain_ahead=hang)
+        await hanging.execute("ROLLBACK")
+        return refused.value
+
+    try:
+        wanted = 0
+        assert (await cut(NEXT_DAY)).outcome is Outcome.NOT_EXECUTED
+        assert await books.days.list_books() == {0: FIRST_DAY, 1: FIRST_DAY}
+        wanted = 1
+        assert (await cut(NEXT_DAY)).outcome is Outcome.UNKNOWN
+        assert await books.days.list_books() == {0: NEXT_DAY, 1: FIRST_DAY}
+    finally:
+        await hanging.close()
+    await books.close_all()
+    assert await books.days.list_books() == {0: NEXT_DAY, 1: NEXT_DAY}
 
 
 async def test_a_day_of_one_book_is_not_proved_with_that_of_another(books: InnerBooks) -> None:
