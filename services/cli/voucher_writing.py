@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from paymesh.account.v1 import (
@@ -22,7 +23,8 @@ from paymesh.account.v1 import (
 from rich.console import Console
 from rich.table import Table
 
-from common.money import Money, format_decimal, parse_decimal
+from common.errors import Outcome, PaymeshError
+from common.money import Money, UnknownCurrencyError, format_decimal, parse_decimal
 from services.cli.bookkeeping import print_json
 from services.cli.operator import Operator
 from services.cli.printing import print_table
@@ -70,8 +72,9 @@ async def book(
     as_json: bool,
 ) -> int:
     """Book a voucher by hand, and print it."""
+    request_id = request_id or _new_request_id()
     request = BookVoucherRequest(
-        request_id=request_id or _new_request_id(),
+        request_id=request_id,
         summary=summary,
         currency_code=currency,
         lines=[
@@ -80,7 +83,8 @@ async def book(
         ],
         value_on=value_on,
     )
-    answer = await _books(operator).BookVoucher(request, timeout=_TIMEOUT_SECONDS)
+    with _naming(request_id):
+        answer = await _books(operator).BookVoucher(request, timeout=_TIMEOUT_SECONDS)
     return _print(answer.voucher, console, as_json=as_json)
 
 
@@ -94,10 +98,10 @@ async def reverse(
     as_json: bool,
 ) -> int:
     """Take a voucher back, and print what did it."""
-    request = ReverseVoucherRequest(
-        request_id=request_id or _new_request_id(), voucher_id=voucher_id, reason=reason
-    )
-    answer = await _books(operator).ReverseVoucher(request, timeout=_TIMEOUT_SECONDS)
+    request_id = request_id or _new_request_id()
+    request = ReverseVoucherRequest(request_id=request_id, voucher_id=voucher_id, reason=reason)
+    with _naming(request_id):
+        answer = await _books(operator).ReverseVoucher(request, timeout=_TIMEOUT_SECONDS)
     if as_json:
         print_json(answer, console)
         return 0
@@ -125,11 +129,27 @@ def _new_request_id() -> str:
     return f"cli-{secrets.token_hex(8)}"
 
 
+@contextmanager
+def _naming(request_id: str) -> Iterator[None]:
+    """End the program with the request's id when it may be done: another would do it anew."""
+    try:
+        yield
+    except PaymeshError as error:
+        if error.outcome is Outcome.NOT_EXECUTED:
+            raise
+        sys.exit(
+            f"paymesh: {error.message} Perhaps it was done; to be sure, repeat it"
+            f" with --request-id {request_id}"
+        )
+
+
 def _line(told: str, currency: str, *, is_debit: bool) -> VoucherLine:
     """Read `6602=500.00`; what is none ends the program."""
     subject, _, amount = told.partition("=")
     try:
         minor = parse_decimal(amount, currency).amount_minor
+    except UnknownCurrencyError:
+        sys.exit(f"paymesh: there is no currency {currency!r}")
     except ValueError as error:
         sys.exit(f"paymesh: {told!r} is not SUBJECT=AMOUNT: {error}")
     return VoucherLine(

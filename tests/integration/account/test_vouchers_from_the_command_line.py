@@ -14,6 +14,7 @@ from rich.console import Console
 
 import services.account.wiring
 from common.errors import RemoteError
+from services.cli import voucher_writing
 from services.cli.operator import Operator
 from services.cli.voucher_writing import VERBS
 
@@ -95,3 +96,23 @@ async def test_the_chart_is_printed_with_the_kinds_of_account(
         await run("subjects"),
     )
     assert len(json.loads(await run("subjects", as_json=True))["subjects"]) > 50
+
+
+async def test_a_currency_that_is_none_is_named(run: Callable[..., Awaitable[str]]) -> None:
+    with pytest.raises(SystemExit, match="there is no currency 'cny'"):
+        await run("book", **{**RENT, "currency": "cny"})
+
+
+async def test_booking_without_an_answer_says_how_to_repeat_it(
+    kit: HostedKit, run: Callable[..., Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run("book", **RENT)
+    async with kit.pools["account"].transaction() as connection:
+        await connection.execute("SELECT FROM voucher_cursors FOR UPDATE")
+        monkeypatch.setattr(voucher_writing, "_TIMEOUT_SECONDS", 0.5)
+        with pytest.raises(SystemExit) as ended:
+            await run("book", **RENT)
+    monkeypatch.undo()
+    (request_id,) = re.findall(r"repeat it with --request-id (cli-[0-9a-f]{16})$", str(ended.value))
+    first = await run("book", **RENT, request_id=request_id)
+    assert await run("book", **RENT, request_id=request_id) == first
