@@ -138,9 +138,10 @@ class VoucherMaker:
 
     async def _heed_numbering(self) -> None:
         """See to it, now and then, that new rows of the journal stand behind the cursor."""
-        now = self._clock.monotonic()
-        if now >= self._numbering_due_at and await continue_numbering(self._pool):
-            self._numbering_due_at = now + _NUMBERING_EVERY_SECONDS
+        if self._clock.monotonic() >= self._numbering_due_at:
+            # Where others kept it waiting, everybody waited behind it: not at once again.
+            self._numbering_due_at = self._clock.monotonic() + _NUMBERING_EVERY_SECONDS
+            await continue_numbering(self._pool)
 
     async def _prepare_months(self) -> None:
         """Make the months of the business date and those ahead, now and then."""

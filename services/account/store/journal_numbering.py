@@ -8,9 +8,9 @@ from typing import Final
 from common.db.types import Connection
 from services.account.store.vouchers import VOUCHER_QUERIES
 
-# Postings and cuts wait meanwhile, so this one gives up where it would have to wait long.
+# Postings and cuts queue up behind, so this one gives up where it would have to wait long.
 _ALONE: Final = (
-    "SET LOCAL lock_timeout = '2s';"
+    "SET LOCAL lock_timeout = '500ms';"
     " LOCK TABLE business_dates IN EXCLUSIVE MODE;"
     " LOCK TABLE transfers IN ACCESS EXCLUSIVE MODE"
 )
