@@ -121,8 +121,9 @@ ORDER BY t.written_in
 LIMIT 1;
 
 -- name: read_numbering
--- The next number of the journal, the greatest one that is kept anywhere, and the shift. A snapshot's
--- xmax is above all transactions that it sees.
+-- The cluster's next id (a snapshot's xmax is above all transactions that it sees), the greatest
+-- number that is kept anywhere, the shift, and by how much new rows are shifted in truth: the column's
+-- default belongs to the schema, the shift to the data, and each may be copied without the other.
 WITH kept AS (
     SELECT c.written_in::text::bigint AS number FROM voucher_cursors AS c
     UNION ALL
@@ -137,8 +138,14 @@ WITH kept AS (
     UNION ALL
     SELECT greatest(d.begun_in, d.watermark)::text::bigint - 1 FROM business_days AS d
 )
-SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + n.shift,
-    coalesce((SELECT max(k.number) FROM kept AS k), 0), n.shift
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+    coalesce((SELECT max(k.number) FROM kept AS k), 0), n.shift,
+    coalesce((
+        SELECT substring(pg_get_expr(d.adbin, d.adrelid) FROM '\+ ''?([0-9]+)')
+        FROM pg_attrdef AS d
+        JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid = 'transfers'::regclass AND a.attname = 'written_in'
+    ), '0')::bigint
 FROM journal_numbering AS n;
 
 -- name: update_numbering
@@ -154,14 +161,15 @@ WHERE state IN ('CUTTING', 'BROKEN');
 -- name: renumber_without_vouchers
 -- Transfers of days that are not closed, with numbers below one, that have no voucher: they get
 -- another number. Returns how many. What was booked in this cluster was so after the transaction that
--- brought the cursor here ($3: the shift until now), so the whole past need not be looked at.
+-- brought the numbering here ($3: the shift until now), so the whole past need not be looked at.
 WITH moved AS (
     UPDATE transfers AS t
     SET written_in = $2::bigint::text::xid8
-    FROM voucher_cursors AS c
-    WHERE t.book = c.book AND t.written_in < $1::bigint::text::xid8
+    FROM business_dates AS d
+    CROSS JOIN journal_numbering AS n
+    WHERE t.book = d.book AND t.written_in < $1::bigint::text::xid8
         AND t.written_in
-            >= ($1::bigint - ($1 - $3::bigint - c.xmin::text::bigint) % 4294967296)::text::xid8
+            >= ($1::bigint - ($1 - $3::bigint - n.xmin::text::bigint) % 4294967296)::text::xid8
         AND t.status = 'BOOKED' AND t.kind IN ('SINGLE', 'POST')
         AND t.business_date >= (
             SELECT min(u.business_date) FROM business_days AS u WHERE u.state <> 'CLOSED')

@@ -32,7 +32,7 @@ SAFETIES: Final = (
         name="voucher-copied-journal",
         protects="A journal that was copied to another cluster gets vouchers of what follows.",
         file="services/account/store/journal_numbering.py",
-        before="        return self.greatest >= self.next\n",
+        before="        return self.greatest >= self.next or self.shift != self.shift_of_rows\n",
         after="        return False\n",
         tests=(f"{_COPIED}::test_new_transfers_of_a_copied_journal_get_their_vouchers",),
     ),

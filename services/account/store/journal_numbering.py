@@ -20,17 +20,24 @@ _ALONE: Final = (
 class Numbering:
     """Where the journal's numbers stand."""
 
-    next: int
-    """No transaction that ends from now on has a smaller number."""
+    next_id: int
+    """No transaction that ends from now on has a smaller id in this cluster."""
     greatest: int
     """Greatest number that rows, cursors and days hold."""
     shift: int
     """What numbers are above the cluster's ids."""
+    shift_of_rows: int
+    """The same as new rows get it: something else where only the schema or the data was copied."""
+
+    @property
+    def next(self) -> int:
+        """The smallest number of new rows."""
+        return self.next_id + self.shift_of_rows
 
     @property
     def is_behind(self) -> bool:
-        """Whether new rows would get numbers that were given before: only in another cluster."""
-        return self.greatest >= self.next
+        """Whether new rows get numbers that were given before: in another cluster alone."""
+        return self.greatest >= self.next or self.shift != self.shift_of_rows
 
 
 async def read_numbering(connection: Connection) -> Numbering:
@@ -57,7 +64,14 @@ async def shift_numbering(connection: Connection, numbering: Numbering) -> int:
     Returns how many transfers that were.
     """
     number = numbering.greatest + 1
-    shift = numbering.shift + number - numbering.next
+    shift = max(number - numbering.next_id, numbering.shift)
+    moved: int = await connection.fetchval(
+        VOUCHER_QUERIES["renumber_without_vouchers"],
+        numbering.next,
+        number,
+        numbering.shift_of_rows,
+    )
+    # After that: when the row was written tells since when the journal is here.
     await connection.execute(VOUCHER_QUERIES["update_numbering"], shift)
     # No parameters in a definition; it is a number of ours.
     await connection.execute(
@@ -65,7 +79,4 @@ async def shift_numbering(connection: Connection, numbering: Numbering) -> int:
         f" SET DEFAULT ((pg_current_xact_id()::text::bigint + {shift:d})::text::xid8)"
     )
     await connection.execute(VOUCHER_QUERIES["move_watermarks"], number)
-    moved: int = await connection.fetchval(
-        VOUCHER_QUERIES["renumber_without_vouchers"], numbering.next, number, numbering.shift
-    )
     return moved

@@ -108,6 +108,33 @@ async def test_a_journal_that_was_copied_twice_goes_on_twice(books: InnerBooks) 
     assert (await books.prove()).holds
 
 
+async def test_data_that_were_copied_into_a_new_schema_go_on(books: InnerBooks) -> None:
+    """As by logical replication: the column's default is the new schema's, the shift the data's."""
+    await books.pay("bank", "user", 100)
+    await _copy(books)
+    assert await continue_numbering(books.pool)
+    await books.pay("bank", "user", 1)
+    await _make_all(books, _maker(books))
+    await books.sql(
+        "ALTER TABLE transfers ALTER COLUMN written_in SET DEFAULT pg_current_xact_id()"
+    )
+    await books.pay("bank", "user", 2)
+    maker = _maker(books)
+    await maker.make_round()
+    await books.pay("bank", "user", 3)
+    await _make_all(books, maker)
+    assert await _vouchers(books) == 4
+    # And the other way round: the schema has a shift that the data know nothing of.
+    await books.sql("UPDATE journal_numbering SET shift = 0")
+    await books.pay("bank", "user", 4)
+    maker = _maker(books)
+    await maker.make_round()
+    await books.pay("bank", "user", 5)
+    await _make_all(books, maker)
+    assert await _vouchers(books) == 6
+    assert (await books.prove()).holds
+
+
 async def test_numbers_of_the_same_cluster_stay_as_they_are(books: InnerBooks) -> None:
     async with books.pool.acquire() as connection:
         before = await read_numbering(connection)
