@@ -19,6 +19,11 @@ _TABLES: Final = ("transfers", "entries", "resolutions")
 # Any number that nobody else locks: two processes at their start make the same months.
 _LOCK_KEY: Final = 0x6D6F6E746873
 _MONTHS_AHEAD: Final = 2
+# Asked of the table: `to_regclass` may go on saying what it said before the lock was waited for.
+_EXISTS: Final = (
+    "SELECT EXISTS (SELECT FROM pg_class"
+    " WHERE relname = $1 AND relnamespace = current_schema()::regnamespace)"
+)
 
 Month = tuple[int, int]
 """Year and month, in UTC."""
@@ -95,7 +100,7 @@ async def _create(connection: Connection, table: str, month: Month) -> None:
     """
     # Names and bounds are made of our own digits and letters only.
     name = f"{table}_{month[0]:04d}_{month[1]:02d}"
-    if await connection.fetchval("SELECT to_regclass($1)", name) is not None:
+    if await connection.fetchval(_EXISTS, name):
         return
     low, high = bounds_of(month)
     await connection.execute(
