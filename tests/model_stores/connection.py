@@ -17,7 +17,7 @@ from tests.model_stores.tables import Journal
 _NOTHING: Final = (
     "SET ",
     "SELECT pg_advisory_xact_lock($1)",
-    "SELECT to_regclass($1)",
+    "SELECT EXISTS (SELECT FROM pg_class",
     "CREATE TABLE ",
     "ALTER TABLE ",
 )
