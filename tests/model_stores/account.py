@@ -6,10 +6,10 @@ from typing import Final
 
 from tests.model_stores import account_keeping, account_posting, account_reading
 from tests.model_stores.account_reading import STATEMENTS
-from tests.model_stores.account_tables import BOOK, TABLES
+from tests.model_stores.account_tables import BOOK, DAYS, TABLES
 from tests.model_stores.statements import StatementBook
 
-BOOKS: Final[tuple[StatementBook, ...]] = (BOOK, STATEMENTS)
+BOOKS: Final[tuple[StatementBook, ...]] = (BOOK, DAYS, STATEMENTS)
 MODULES: Final = (account_keeping, account_posting, account_reading)
 """What models the statements: imported, so that they are known."""
 

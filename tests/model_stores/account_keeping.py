@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any, Final
 
-from tests.model_stores.account_tables import ACCOUNT, BOOK, LOCKED_ACCOUNT
+from tests.model_stores.account_tables import ACCOUNT, BOOK, DAYS, LOCKED_ACCOUNT
 from tests.model_stores.rows import Row, Shape, Values
 from tests.model_stores.statements import Rows
 
@@ -24,6 +24,7 @@ _CHANGE_ROW: Final = Shape(
 _DRAINED: Final = Shape("credits")
 _BUFFER: Final = Shape("account_id")
 _DATE: Final = Shape("business_date")
+_BOOK_DATE: Final = Shape("book business_date")
 
 
 @BOOK.model
@@ -176,6 +177,11 @@ def list_buffers_after(rows: Rows, book: int, after_id: str, limit: int) -> list
 def read_business_date(rows: Rows, book: int) -> list[Row]:
     found = rows["business_dates"].get(book)
     return [] if found is None else [_DATE.row(found)]
+
+
+@DAYS.model
+def list_books(rows: Rows) -> list[Row]:
+    return _BOOK_DATE.rows(sorted(rows["business_dates"].rows(), key=lambda row: row["book"]))
 
 
 @BOOK.model

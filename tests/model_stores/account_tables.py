@@ -13,6 +13,12 @@ BOOK: Final = StatementBook(
     "services.account", not_modelled={"*story*": "stories are read by people, not by flows"}
 )
 
+DAYS: Final = StatementBook(
+    "services.account",
+    "day_queries.sql",
+    not_modelled={"*": "days are cut, closed and proved in PostgreSQL's tests"},
+)
+
 _STATE: Final = (
     "id tenant_id mode currency_code normal_side status may_go_negative credit_limit_minor"
     " court_frozen_minor debits_posted_minor credits_posted_minor debits_pending_minor"

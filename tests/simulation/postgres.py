@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
+from importlib.resources import files
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -38,11 +39,19 @@ CREATE OR REPLACE FUNCTION {schema}.{name}() RETURNS timestamptz LANGUAGE sql VO
     SELECT current_setting('paymesh.now')::timestamptz
 $$;
 """
+_NO_STEPS: Final = (
+    "SET ",
+    "CREATE ",
+    "ALTER ",
+    "SELECT pg_advisory",
+    "SELECT EXISTS (SELECT FROM pg_class",
+)
+"""Beginnings of statements that the model knows nothing of: settings, locks, partitions."""
 _CLEAR: Final = """
 SELECT format('DELETE FROM %I.%I', nspname, relname) FROM pg_class
 JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE nspname = $1 AND relkind IN ('r', 'p') AND NOT relispartition
-    AND relname <> 'schema_migrations'
+    AND relname NOT IN ('schema_migrations', 'journal_numbering')
 """
 
 
@@ -141,9 +150,10 @@ def _names(service: str) -> dict[str, str]:
     """Return the names of statements by their text."""
     names: dict[str, str] = {}
     for source in ("common.events", "common.jobs", "common.db", f"services.{service}"):
-        with suppress(FileNotFoundError):
-            queries = load_queries(source)
-            names |= {queries[name]: name for name in queries}
+        for file in files(source).iterdir():
+            if file.name.endswith("queries.sql"):
+                queries = load_queries(source, file.name)
+                names |= {queries[name]: name for name in queries}
     return names
 
 
@@ -225,8 +235,6 @@ class _Connection:
             await self._commit()
         elif command == "ROLLBACK":
             self._roll_back()
-        elif query.startswith(("SET ", "CREATE ", "SELECT pg_advisory")) and not self._name:
-            await self._run_alone(self._session.execute(query, *arguments))
         else:
             found: str = await self._run(self._session.execute, query, *arguments)
             return found
@@ -270,6 +278,8 @@ class _Connection:
         raise NotImplementedError
 
     async def _run(self, work: Any, query: str, *arguments: Any) -> Any:
+        if query.startswith(_NO_STEPS) and not self._name:
+            return self._server.wait(work(query, *arguments))
         if self._is_closed:
             raise asyncpg.InterfaceError("connection is closed")
         if self._name:
@@ -286,10 +296,6 @@ class _Connection:
         answer = self._server.wait(work(query, *arguments))
         await self._step(name, "after")
         return answer
-
-    async def _run_alone(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run what belongs to the session, and is no transaction of the service's."""
-        self._server.wait(work)
 
     def _set_clock(self) -> None:
         now = self._clock.now().isoformat()
