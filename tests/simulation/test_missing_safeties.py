@@ -109,7 +109,7 @@ SAFETIES = (
     (refunds_without_a_hold, 2),
     (a_relay_that_does_not_wait_for_confirms, 15),
     (a_platform_without_janitor, 2),
-    (late_returns_that_nobody_books, 5081),
+    (late_returns_that_nobody_books, 5007),
 )
 """What is taken away, and a seed that noticed it once: the others are tried after it."""
 
